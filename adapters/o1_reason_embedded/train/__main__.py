@@ -1,6 +1,7 @@
 """Reproduce the embedded weights: ``python -m o1_reason_embedded.train --seed 0 --scale ship --out weights``."""
 
 import os
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -41,14 +42,12 @@ class Scale(StrEnum):
 
 
 RECIPES = {
-    Scale.smoke: Recipe(100_000, 20_000, 200_000, 64, 200, 2, 1),
-    Scale.small: Recipe(10_000_000, 1_000_000, 20_000_000, 256, 20_000, 8, 2),
-    Scale.ship: Recipe(20_000_000, 4_000_000, 1_000_000_000, 2048, 400_000, 16, 2),
+    Scale.smoke: Recipe(100_000, 20_000, 20_000, 64, 200, 2, 1),
+    Scale.small: Recipe(3_000_000, 500_000, 3_000_000, 128, 3_000, 4, 2),
+    Scale.ship: Recipe(12_000_000, 1_500_000, 20_000_000, 160, 40_000, 6, 3),
 }
-
-
-MIX = {"cards": 0.35, "four": 0.35, "three": 0.05, "five": 0.25}  # batches of policy training
-LABELLED = {"spare cards": 0.3, "spare four": 0.2, "cards": 0.1, "four": 0.2, "three": 0.05, "five": 0.15}
+MIX = {"cards": 0.55, "four": 0.25, "three": 0.05, "five": 0.15}  # batches of policy training
+LABELLED = {"spare cards": 0.35, "spare four": 0.15, "cards": 0.15, "four": 0.15, "three": 0.05, "five": 0.15}
 
 
 def _pool(seed: int, recipe: Recipe, size: tuple[int, int, float, bool]) -> traces.Pool:
@@ -74,6 +73,7 @@ def main(
 
     def report(line: str) -> None:
         typer.echo(f"[{time.monotonic() - started:6.0f} s] {line}")
+        sys.stdout.flush()
 
     sizes = {
         "cards": (4, 13, 1.0, False), "four": (4, traces.MAX_START, 1.0, False),
@@ -95,7 +95,7 @@ def main(
     sources = [(pools[name], int(recipe.puzzles * share)) for name, share in LABELLED.items()]
     data = label(policy, sources, rollouts=recipe.rollouts, seed=seed, report=report)
     prm, record = train_prm(
-        out / "policy.safetensors", data, epochs=recipe.epochs, batch=min(recipe.batch, 512), seed=seed,
+        out / "policy.safetensors", data, epochs=recipe.epochs, batch=128, seed=seed,
         device=device, report=report,
     )
     save(prm, out / "prm.safetensors", {"scale": scale.value, "rollouts": recipe.rollouts, **record})

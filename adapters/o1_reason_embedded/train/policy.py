@@ -29,7 +29,7 @@ def train_policy(
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 1])
     model = Transformer(shape).to(device)
-    forward = torch.compile(model) if device == "cuda" else model
+    forward = torch.compile(model, dynamic=False)
     shares = np.array([share for _, share in pools])
     lengths = np.array([pool.tokens.shape[1] for pool, _ in pools])
     steps = max(1, int(tokens / (batch * (shares @ lengths) / shares.sum())))

@@ -27,7 +27,7 @@ def train_prm(
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 3])
     model = load(policy, device, outputs=1)
-    forward = torch.compile(model) if device == "cuda" else model
+    forward = torch.compile(model, dynamic=False)
     rows = np.array([len(d.tokens) for d in data])
     steps = max(1, int(epochs * rows.sum() / batch))
     optimisers = optimizers(model, muon=0.01, adam=1e-3)

@@ -55,7 +55,7 @@ def label(
 ) -> list[Labelled]:
     """For each pool: `count` puzzles, one trace each, `rollouts` continuations from every step but the last.
 
-    The first step is drawn at temperatures 1 to 2.5, so that good and bad openings are both seen, and what
+    The first step is drawn at temperatures 1 to 2.2, so that good and bad openings are both seen, and what
     follows at 1 to 1.5.
     """
     data: list[Labelled] = []
@@ -64,7 +64,7 @@ def label(
         n, ends = pool.n, step_ends(pool.n)
         prompts = pool.draw(rng, count)[:, : v.prompt_length(n)]
         parts: list[Tokens] = []
-        for k, (wild, calm) in enumerate(((1.0, 1.0), (1.5, 1.0), (2.0, 1.2), (2.5, 1.5))):
+        for k, (wild, calm) in enumerate(((1.0, 1.0), (1.3, 1.0), (1.7, 1.2), (2.2, 1.5))):
             part = prompts[k::4]
             opened = continuations(model, part, n, wild, seed + 10 * index + k)[:, : ends[0] + 1]
             parts.append(continuations(model, opened, n, calm, seed + 10 * index + k + 4))

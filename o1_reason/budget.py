@@ -1,0 +1,79 @@
+"""What a search may spend, and the meter that keeps it within that."""
+
+from dataclasses import dataclass, fields
+
+from .errors import ConfigurationError
+from .mdp import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits of one search; None is unlimited. Policy and verifier both count.
+
+    Running out ends the search with the best answer so far, never with an error.
+    """
+
+    max_calls: int | None = None
+    max_tokens: int | None = None  # prompt + completion
+    max_seconds: float | None = None  # wall clock
+    max_usd: float | None = None
+    max_nodes: int | None = 4096  # of the tree, the root not counted
+    concurrency: int = 16  # model calls in flight
+    call_seconds: float | None = 600.0  # one model call; a longer one counts as failed
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and (isinstance(value, bool) or not value >= 0):
+                raise ConfigurationError(f"Budget.{field.name} must be a number >= 0 or None; got {value!r}")
+        if self.concurrency < 1:
+            raise ConfigurationError("Budget.concurrency must be at least 1")
+
+
+class Meter:
+    """Counts what was spent and what calls in flight may still spend, so that no call can pass the budget.
+
+    A call's price is known beforehand from `bound(state, n, max_steps) -> Usage` of a policy or verifier that has
+    it. Without one, the dearest call so far is the estimate: then the last calls can pass a limit on tokens or
+    dollars, by what they cost more than any before; limits on calls, nodes and seconds hold in any case.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.policy = Usage()
+        self.verifier = Usage()
+        self._calls = 0  # reserved by calls in flight
+        self._tokens = 0
+        self._usd = 0.0
+        self._limited = not (budget.max_calls is None and budget.max_tokens is None and budget.max_usd is None)
+
+    def fits(self, bound: Usage) -> bool:
+        """Whether a call that costs at most `bound` may start."""
+        if not self._limited:
+            return True
+        b, p, v = self.budget, self.policy, self.verifier
+        if b.max_calls is not None and p.calls + v.calls + self._calls + bound.calls > b.max_calls:
+            return False
+        if b.max_tokens is not None and p.tokens + v.tokens + self._tokens + bound.tokens > b.max_tokens:
+            return False
+        if b.max_usd is None:
+            return True
+        spent = (p.cost_usd or 0.0) + (v.cost_usd or 0.0) + self._usd + (bound.cost_usd or 0.0)
+        return spent <= b.max_usd
+
+    def reserve(self, bound: Usage, sign: int = 1) -> None:
+        """Set `bound` aside for a call that starts; with sign -1 give it back."""
+        if self._limited:
+            self._calls += sign * bound.calls
+            self._tokens += sign * bound.tokens
+            self._usd += sign * (bound.cost_usd or 0.0)
+
+    @property
+    def usage(self) -> Usage:
+        return self.policy + self.verifier
+
+
+def scaled(usage: Usage, n: int) -> Usage:
+    """`usage` n times."""
+    cost = None if usage.cost_usd is None else usage.cost_usd * n
+    return Usage(usage.calls * n, usage.prompt_tokens * n, usage.completion_tokens * n, cost)

@@ -1,0 +1,35 @@
+"""Everything that o1-reason raises.
+
+* O1ReasonError
+  + ConfigurationError   the call cannot work as written; also a ValueError
+  + PolicyError          a policy failed, or broke its contract
+  + VerifierError        a verifier failed, or broke its contract
+  + StrategyError        a strategy broke its contract
+  + LedgerError          a ledger cannot be opened, read or written
+
+Running out of budget is a result (`Result.stop`), not an error.
+"""
+
+
+class O1ReasonError(Exception):
+    """Base of all errors raised by o1-reason."""
+
+
+class ConfigurationError(O1ReasonError, ValueError):
+    """The call cannot work as written: an unknown name, an impossible number, a question outside the domain."""
+
+
+class PolicyError(O1ReasonError):
+    """A policy failed, or its proposals break the contract of `Policy.propose`."""
+
+
+class VerifierError(O1ReasonError):
+    """A verifier failed, or its scores are not in [0, 1], or not one per step (or one per state)."""
+
+
+class StrategyError(O1ReasonError):
+    """A strategy selected what cannot be expanded, or answered with what is not an answer."""
+
+
+class LedgerError(O1ReasonError):
+    """A ledger cannot be opened, read or written."""
