@@ -90,4 +90,8 @@ class Ranking:
         order = sorted(best, key=lambda key: (-worth[key], -votes[key], best[key][1]))
         self.answers = tuple((answer_of(tree, best[key][1]) or "", worth[key]) for key in order)
         self.node = best[order[0]][1] if order else None
-        self.confidence = worth[order[0]] if order and (scored or total > 1 or vote != "none") else None
+        self._worth = worth if scored or vote != "none" else {}
+
+    def confidence_of(self, tree: Tree, i: int) -> float | None:
+        """What the answer of node `i` is worth, in [0, 1]; None where neither a verifier nor a vote can tell."""
+        return self._worth.get(tree.nodes[i].key or "")

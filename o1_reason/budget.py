@@ -45,11 +45,11 @@ class Meter:
         self._calls = 0  # reserved by calls in flight
         self._tokens = 0
         self._usd = 0.0
-        self._limited = not (budget.max_calls is None and budget.max_tokens is None and budget.max_usd is None)
+        self.limited = not (budget.max_calls is None and budget.max_tokens is None and budget.max_usd is None)
 
     def fits(self, bound: Usage) -> bool:
         """Whether a call that costs at most `bound` may start."""
-        if not self._limited:
+        if not self.limited:
             return True
         b, p, v = self.budget, self.policy, self.verifier
         if b.max_calls is not None and p.calls + v.calls + self._calls + bound.calls > b.max_calls:
@@ -63,7 +63,7 @@ class Meter:
 
     def reserve(self, bound: Usage, sign: int = 1) -> None:
         """Set `bound` aside for a call that starts; with sign -1 give it back."""
-        if self._limited:
+        if self.limited:
             self._calls += sign * bound.calls
             self._tokens += sign * bound.tokens
             self._usd += sign * (bound.cost_usd or 0.0)
@@ -72,8 +72,3 @@ class Meter:
     def usage(self) -> Usage:
         return self.policy + self.verifier
 
-
-def scaled(usage: Usage, n: int) -> Usage:
-    """`usage` n times."""
-    cost = None if usage.cost_usd is None else usage.cost_usd * n
-    return Usage(usage.calls * n, usage.prompt_tokens * n, usage.completion_tokens * n, cost)

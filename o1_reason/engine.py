@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .aggregate import Ranking, answer_of
-from .budget import Budget, Meter, scaled
+from .budget import Budget, Meter
 from .errors import ConfigurationError, LedgerError, O1ReasonError, PolicyError, StrategyError, VerifierError
 from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from, scores_data, scores_from
 from .mdp import Expansion, Proposals, Score, State, Usage
@@ -89,7 +89,7 @@ class Search:
         self.error: Exception | None = None  # the first failure
         self.fresh: list[int] = []  # scored or found dead, not yet backed up
         self.log = log  # what has happened since it was last taken, if anybody reads it
-        self._on_event = on_event
+        self.on_event = on_event
         self._takes_seed = "seed" in inspect.signature(policy.propose).parameters
         self._max_depth = getattr(strategy, "max_depth", None)
         self._identities = ("", "")
@@ -166,6 +166,8 @@ class Search:
             raise StrategyError(f"{type(self.strategy).__name__}.answer gave {node}, which is no finished path")
         if node is None and self.error is not None and all(n.dead for n in tree.nodes[1:]):
             raise self.error
+        if self.log is not None:
+            self.log.append(["end"])
         ranker = getattr(self.strategy, "ranking", Ranking)
         ranking: Ranking = ranker(tree)
         answer = None if node is None else answer_of(tree, node)
@@ -181,20 +183,25 @@ class Search:
             node=node,
             ranking=ranking.answers,
         )
-        if self._on_event:
+        if self.on_event:
             self._emit("finished", node=node, answer=answer, confidence=result.confidence, stop=result.stop)
         return result
 
-    async def close(self) -> None:
-        """Cancel what is in flight and wait until it is gone."""
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """Cancel what is in flight."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         running = list(self._running)
         for task in running:
             task.cancel()
+        return running
+
+    async def close(self) -> None:
+        """Cancel what is in flight and wait until it is gone."""
+        running = self.cancel()
         if running:
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.wait(running, timeout=5.0)  # a plug-in that swallows its cancellation must not hang us
 
     # Everything that changes the tree, live and on replay.
 
@@ -229,7 +236,7 @@ class Search:
                 if most is not None and len(tree) > most and tree.find(node.id, step) is None:
                     break
                 node, new = tree.add(node.id, step, passing=index > 0)
-                if new and self._on_event:
+                if new and self.on_event:
                     self._created(node)
             if new or (node is not at and node.reward is None and not node.waiting and not node.dead):
                 ends[node.id] = node
@@ -263,7 +270,7 @@ class Search:
         if not at.children and not at.pending:
             tree.kill(at, why)
             self.fresh.append(at.id)
-        if self._on_event:
+        if self.on_event:
             self._emit("failed", node=at.id, error=why)
 
     def _score(self, ids: list[int], scores: Sequence[Score]) -> None:
@@ -285,7 +292,7 @@ class Search:
                     if above.reward is not None or above.waiting:
                         break
                     above.reward = float(reward)
-            if self._on_event:
+            if self.on_event:
                 self._emit("scored", node=i, reward=node.reward)
         self.meter.verifier = usage
         tree.unscored -= len(ids)
@@ -299,7 +306,7 @@ class Search:
             node = self.tree.nodes[i]
             node.waiting = False
             self.tree.kill(node, why)
-            if self._on_event:
+            if self.on_event:
                 self._emit("failed", node=i, error=why)
         self.tree.unscored -= len(ids)
         self.fresh.extend(ids)
@@ -317,7 +324,7 @@ class Search:
     def replay(self, log: Sequence[Record]) -> None:
         """Bring a new search to where the log ends; calls that were in flight are outstanding again."""
         mine, self.log = self.log, None
-        events, self._on_event = self._on_event, None
+        events, self.on_event = self.on_event, None
         for kind, *record in log:
             if kind == "order":
                 self._order(Order(*record))
@@ -335,7 +342,7 @@ class Search:
                 self._unaffordable(list(record[0]))
             else:
                 self._backup(list(record[0]))
-        self.log, self._on_event = mine, events
+        self.log, self.on_event = mine, events
         self._queue = deque(self._orders.values())
         waiting = [(ids, NOTHING) for ids, _ in self._to_score]
         self._to_score = deque(([i], n) for ids, n in waiting for i in ids if self.tree.nodes[i].waiting)
@@ -351,7 +358,7 @@ class Search:
         node = tree.nodes[expansion.node]
         if not node.open:
             raise StrategyError(f"{type(self.strategy).__name__} selected node {node.id}, which is finished or dead")
-        if self._on_event and tree.last is not None and node.parent != tree.last and node.id != tree.last:
+        if self.on_event and tree.last is not None and node.parent != tree.last and node.id != tree.last:
             self._emit("backtracked", node=node.id, frm=tree.last)
         left = expansion.n
         most = self.budget.max_nodes
@@ -377,7 +384,7 @@ class Search:
 
         As long as there is no finished path at all, generation may take what scoring would need.
         """
-        if self.meter.fits(Usage(1 << 60, 1 << 60, 0, 1e18)):  # no limit that a call could pass
+        if not self.meter.limited:
             return n, NOTHING, NOTHING
         state = self.tree.state(node.id)
         for k in range(n, 0, -1):
@@ -496,7 +503,7 @@ class Search:
         except Exception as error:
             outcome = error
         finally:
-            del self._running[asyncio.current_task()]  # type: ignore[arg-type]
+            self._running.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
         self._generated.append((order, outcome))
         self._ready.set()  # type: ignore[union-attr]
 
@@ -539,7 +546,7 @@ class Search:
         except Exception as error:
             outcome = error
         finally:
-            del self._running[asyncio.current_task()]  # type: ignore[arg-type]
+            self._running.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
         self._scored.append((ids, bound, outcome))
         self._ready.set()  # type: ignore[union-attr]
 
@@ -560,7 +567,7 @@ class Search:
         try:
             await ledger.put(key, record)
         except LedgerError as error:
-            if self._on_event:
+            if self.on_event:
                 self._emit("failed", node=None, error=str(error))
 
     def _failure(self, error: Exception, kind: type[O1ReasonError]) -> str:
@@ -577,8 +584,8 @@ class Search:
     # Events.
 
     def _emit(self, event: str, **data: Any) -> None:
-        if self._on_event:
-            self._on_event({"event": event, **data})
+        if self.on_event:
+            self.on_event({"event": event, **data})
 
     def _created(self, node: Node) -> None:
         step = node.step

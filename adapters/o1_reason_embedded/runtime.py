@@ -29,19 +29,19 @@ class Shape:
 
 
 class Cache:
-    """Keys and values of `rows` sequences of one length, each layer (rows, heads, context, size)."""
+    """Keys and values of `rows` sequences of one length, with room for `capacity` tokens each."""
 
-    def __init__(self, shape: Shape, rows: int) -> None:
-        size = (shape.layers, rows, shape.heads, shape.context, shape.width // shape.heads)
+    def __init__(self, shape: Shape, rows: int, capacity: int) -> None:
+        size = (shape.layers, rows, shape.heads, capacity, shape.width // shape.heads)
         self.keys = np.empty(size, np.float32)
         self.values = np.empty(size, np.float32)
         self.length = 0
 
-    def repeat(self, rows: int) -> "Cache":
-        """The one sequence of this cache, `rows` times, each free to go on by itself."""
+    def take(self, rows: Ids) -> "Cache":
+        """The given sequences, each as often as it is named, free to go on by themselves."""
         copy = object.__new__(Cache)
-        copy.keys = np.repeat(self.keys, rows, axis=1)
-        copy.values = np.repeat(self.values, rows, axis=1)
+        copy.keys = self.keys[:, rows]
+        copy.values = self.values[:, rows]
         copy.length = self.length
         return copy
 

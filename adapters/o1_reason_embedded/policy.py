@@ -1,0 +1,190 @@
+"""The embedded policy: a 0.9-million-parameter decoder that proposes steps of arithmetic puzzles."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from o1_reason.errors import PolicyError
+from o1_reason.mdp import Proposals, State, Step, Usage
+
+from . import vocab as v
+from .puzzle import Puzzle, expression, parse
+from .runtime import Cache, Decoder
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@cache
+def decoder(path: Path) -> Decoder:
+    """Weights are read once per process and never written."""
+    return Decoder(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A state as the models see it."""
+
+    puzzle: Puzzle
+    ids: list[int]
+    left: int  # numbers still to combine; 1: finished
+
+    def tokens(self, max_steps: int) -> int:
+        """Tokens of the next `max_steps` steps, or of as many as are left."""
+        return sum(v.step_length(k) for k in range(self.left - 1, max(self.left - 1 - max_steps, 0), -1))
+
+
+def prefix_of(state: State) -> Prefix:
+    """Raises ConfigurationError for a question outside the domain, ValueError for a step outside the vocabulary."""
+    puzzle = parse(state.question)
+    ids = v.prompt_ids(puzzle.numbers, puzzle.target)
+    for step in state.steps:
+        ids += v.encode(step.text + "\n")
+    return Prefix(puzzle, ids, max(1, len(puzzle.numbers) - len(state.steps)))
+
+
+class EmbeddedPolicy:
+    """Proposes steps such as ``4 + 6 = 10 (left: 5 10 10)``.
+
+    Single steps are sampled without replacement, so that n candidates are n different ones (stochastic beam search,
+    Kool et al. 2019, arXiv 1903.06059); whole solutions independently, so that they can vote. `temperature` 0 is
+    greedy and gives one candidate. Malformed output, which is rare, is dropped: fewer than n come back.
+
+    Calls of an object are repeatable in their order; within a search, each by itself (the engine passes `seed`).
+    """
+
+    def __init__(self, temperature: float = 1.0, seed: int = 0, weights: Path | None = None) -> None:
+        self.temperature = temperature
+        self.seed = seed
+        self.weights = weights or WEIGHTS / "policy.safetensors"
+        self._calls = 0
+
+    @property
+    def identity(self) -> str:
+        record = decoder(self.weights).record
+        return f"embedded-policy/{record.get('scale')}/{record.get('seed')}/{record.get('loss')}/T={self.temperature}"
+
+    def bound(self, state: State, n: int, max_steps: int) -> Usage:
+        """Exactly what a call costs."""
+        prefix = prefix_of(state)
+        return Usage(1, len(prefix.ids), n * prefix.tokens(max_steps))
+
+    async def propose(
+        self, state: State, n: int, max_steps: int = 1, *, temperature: float | None = None, seed: int | None = None
+    ) -> Proposals:
+        """Raises ConfigurationError for a question outside the domain, PolicyError for steps that are no trace."""
+        if seed is None:
+            seed = self.seed + self._calls
+            self._calls += 1
+        heat = self.temperature if temperature is None else temperature
+        return await asyncio.to_thread(self._propose, state, n, max_steps, heat, seed)
+
+    def _propose(self, state: State, n: int, max_steps: int, temperature: float, seed: int) -> Proposals:
+        try:
+            prefix = prefix_of(state)
+        except ValueError as error:
+            if isinstance(error, PolicyError | KeyError) or not str(error).startswith("not in the vocabulary"):
+                raise
+            raise PolicyError(f"the embedded policy cannot go on from these steps: {error}") from error
+        steps = min(max_steps, prefix.left - 1)
+        tokens = prefix.tokens(steps)
+        if not tokens or (state.steps and state.steps[-1].terminal):
+            return Proposals((), Usage(calls=0))
+        if temperature == 0:
+            n = 1
+        model = decoder(self.weights)
+        cache = Cache(model.shape, 1, len(prefix.ids) + tokens)
+        logits = model.logits(model.forward(np.array([prefix.ids]), cache)[:, -1])
+        rng = np.random.default_rng(seed)
+        sample = distinct if steps == 1 and n > 1 else independent
+        ids, logprobs = sample(model, logits, cache, n, tokens, temperature, rng)
+        candidates = tuple(
+            candidate for row, logprob in zip(ids, logprobs, strict=True)
+            if (candidate := self._read(state, prefix, row, logprob))
+        )  # fmt: skip
+        return Proposals(candidates, Usage(1, len(prefix.ids), n * tokens))
+
+    def _read(self, state: State, prefix: Prefix, ids: NDArray[np.int64], logprobs: NDArray[np.float32]) -> tuple[Step, ...]:
+        """Sampled tokens as steps; nothing if they are malformed."""
+        found: list[Step] = []
+        at = 0
+        left = prefix.left
+        while at < len(ids):
+            length = v.step_length(left - 1)
+            tokens = ids[at : at + length]
+            if tokens[-1] != v.CLOSE or v.CLOSE in tokens[:-1] or v.EOS in tokens or v.NEWLINE in tokens:
+                return ()
+            left -= 1
+            text = v.decode(tokens).rstrip("\n")
+            logprob = float(logprobs[at : at + length].mean())
+            step = Step(text, terminal=left == 1, logprob=logprob, tokens=length)
+            if left == 1:
+                answer = expression(prefix.puzzle.numbers, [*state.steps, *found, step])
+                if not answer:
+                    return ()
+                step = Step(text, True, answer, logprob, length)
+            found.append(step)
+            at += length
+        return tuple(found)
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    top = logits - logits.max(-1, keepdims=True)
+    return top - np.log(np.exp(top).sum(-1, keepdims=True))
+
+
+Sampled = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+def independent(
+    model: Decoder, logits: NDArray[np.float32], cache: Cache, n: int, tokens: int, temperature: float,
+    rng: np.random.Generator,
+) -> Sampled:  # fmt: skip
+    """`n` independent samples: token ids and their log-probabilities at temperature 1, each (n, tokens)."""
+    cache = cache.take(np.zeros(n, np.int64))
+    logits = np.repeat(logits, n, 0)
+    ids = np.empty((n, tokens), np.int64)
+    logprobs = np.empty((n, tokens), np.float32)
+    rows = np.arange(n)
+    for at in range(tokens):
+        noisy = logits / temperature + rng.gumbel(size=logits.shape).astype(np.float32) if temperature else logits
+        ids[:, at] = noisy.argmax(-1)
+        logprobs[:, at] = log_softmax(logits)[rows, ids[:, at]]
+        if at + 1 < tokens:
+            logits = model.logits(model.forward(ids[:, at : at + 1], cache)[:, -1])
+    return ids, logprobs
+
+
+def distinct(
+    model: Decoder, logits: NDArray[np.float32], cache: Cache, n: int, tokens: int, temperature: float,
+    rng: np.random.Generator,
+) -> Sampled:  # fmt: skip
+    """`n` samples without replacement by stochastic beam search, in the order in which they would be drawn.
+
+    phi is the log-probability of a partial sequence, G its perturbation: Gumbel(phi), conditioned on the greatest
+    child's G being the parent's (arXiv 1903.06059, algorithm 1 and appendix B.3).
+    """
+    phi = np.zeros(1)
+    g = np.zeros(1)
+    ids = np.empty((1, 0), np.int64)
+    logprobs = np.empty((1, 0), np.float32)
+    for at in range(tokens):
+        plain = log_softmax(logits)
+        child_phi = phi[:, None] + log_softmax(logits / temperature)
+        child_g = child_phi + rng.gumbel(size=child_phi.shape)
+        top = child_g.max(1, keepdims=True)
+        with np.errstate(divide="ignore"):
+            shift = g[:, None] - child_g + np.log1p(-np.exp(child_g - top))
+        child_g = g[:, None] - np.maximum(0, shift) - np.log1p(np.exp(-np.abs(shift)))
+        flat = np.argsort(-child_g, axis=None, kind="stable")[:n]
+        parent, token = np.divmod(flat, child_g.shape[1])
+        phi, g = child_phi[parent, token], child_g[parent, token]
+        ids = np.concatenate([ids[parent], token[:, None]], 1)
+        logprobs = np.concatenate([logprobs[parent], plain[parent, token][:, None]], 1)
+        if at + 1 < tokens:
+            cache = cache.take(parent)
+            logits = model.logits(model.forward(token[:, None], cache)[:, -1])
+    return ids, logprobs

@@ -1,0 +1,67 @@
+"""o1-reason: o1-style slow thinking for LangGraph and LangChain.
+
+A policy proposes reasoning steps, a verifier scores them, a strategy selects, backtracks and stops, and one verified
+answer comes out with its tree, its cost and its confidence.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .budget import Budget
+from .driver import search
+from .engine import Result
+from .errors import ConfigurationError, LedgerError, O1ReasonError, PolicyError, StrategyError, VerifierError
+from .ledger import Ledger, SQLiteLedger, StoreLedger
+from .mdp import Expansion, Proposals, Score, State, Step, Usage
+from .protocols import Policy, Strategy, Verifier
+from .strategies import DVTS, MCTS, BeamSearch, BestOfN, ChainOfThought, DepthFirst, SelfConsistency
+from .tree import Node, Tree
+from .verifiers import Gate
+
+if TYPE_CHECKING:
+    from .graph import create_reasoner
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DVTS",
+    "MCTS",
+    "BeamSearch",
+    "BestOfN",
+    "Budget",
+    "ChainOfThought",
+    "ConfigurationError",
+    "DepthFirst",
+    "Expansion",
+    "Gate",
+    "Ledger",
+    "LedgerError",
+    "Node",
+    "O1ReasonError",
+    "Policy",
+    "PolicyError",
+    "Proposals",
+    "Result",
+    "SQLiteLedger",
+    "Score",
+    "SelfConsistency",
+    "State",
+    "Step",
+    "StoreLedger",
+    "Strategy",
+    "StrategyError",
+    "Tree",
+    "Usage",
+    "Verifier",
+    "VerifierError",
+    "create_reasoner",
+    "search",
+]
+
+_LAZY = {"create_reasoner": ".graph"}  # what needs LangGraph is imported when it is first used
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,56 @@
+"""The bare asyncio driver: one search, awaited, without LangGraph."""
+
+from collections.abc import Callable
+from typing import Any
+
+from .budget import Budget
+from .engine import Event, Result, Search
+from .ledger import resolve_ledger
+from .resolve import resolve_policy, resolve_strategy, resolve_verifier
+
+
+async def search(
+    question: str,
+    policy: Any,
+    verifier: Any = None,
+    strategy: Any = "beam",
+    budget: Budget = Budget(),  # noqa: B008 - frozen
+    *,
+    seed: int = 0,
+    ledger: Any = None,
+    on_event: Callable[[Event], None] | None = None,
+    context: tuple[dict[str, Any], ...] = (),
+) -> Result:
+    """Search for the answer to `question`.
+
+    policy, verifier   an object, a LangChain chat model, or an adapter's name such as ``"embedded"``
+    strategy           an object, or a name such as ``"beam"``
+    seed               same seed, inputs and order of completion: same tree
+    ledger             a path (SQLite), a LangGraph store or a `Ledger`: no finished call is ever paid twice
+    on_event           called with each node created, scored, backtracked to or failed, and at the end
+    context            the messages before the question
+
+    Raises ConfigurationError for what cannot work, PolicyError or VerifierError if no call at all succeeded.
+    Cancelling it cancels all its calls.
+    """
+    book = resolve_ledger(ledger)
+    run = Search(
+        question,
+        resolve_policy(policy),
+        resolve_verifier(verifier),
+        resolve_strategy(strategy),
+        budget,
+        context=context,
+        seed=seed,
+        ledger=book,
+        on_event=on_event,
+    )
+    try:
+        while not run.backtrack():
+            await run.generate()
+            await run.verify()
+        return run.finalize()
+    finally:
+        await run.close()
+        if book is not None and book is not ledger:
+            await book.close()
