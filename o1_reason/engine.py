@@ -81,6 +81,8 @@ class Search:
     ) -> None:
         if not isinstance(question, str) or not question.strip():
             raise ConfigurationError("the question is empty")
+        if not getattr(strategy, "uses_verifier", True):
+            verifier = None
         self.policy, self.verifier, self.strategy, self.budget = policy, verifier, strategy, budget
         self.seed, self.ledger = seed, ledger
         self.tree = Tree(question, context, seed)

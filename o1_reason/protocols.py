@@ -1,6 +1,6 @@
 """What a user may bring: a policy, a verifier, a strategy.
 
-Beyond the protocols, four optional attributes are honoured:
+Beyond the protocols, some optional attributes are honoured:
 
 * ``identity: str`` of a policy or verifier (model, endpoint, sampling parameters) lets its calls be ledgered.
 * ``samples_per_call: int`` of a policy: the engine asks for at most so many samples in one call.
@@ -8,6 +8,8 @@ Beyond the protocols, four optional attributes are honoured:
   call can cost; with it, budgets in tokens and dollars hold to the last token.
 * a ``seed`` parameter of `propose`: an integer that depends on the search's seed, the state and the index of the
   first sample alone, so that a run repeats whatever order its calls finish in.
+* of a strategy: ``max_depth: int`` (deeper nodes are dead ends), ``uses_verifier = False`` (nothing is scored),
+  ``ranking(tree) -> Ranking`` (other than by the best path of each answer).
 """
 
 import math

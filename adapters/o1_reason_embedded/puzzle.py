@@ -20,10 +20,7 @@ _TARGET = re.compile(
 )
 _TWENTY_FOUR = re.compile(r"\b24[- ](?:game|puzzle)\b", re.IGNORECASE)
 _WORDS = frozenset(
-    "a all an and are arithmetic basic be by can cards combine countdown digits each equal equals exactly expression find five "
-    "for form four from game get gets give given gives goal how i in integers is it make makes making me must number "
-    "numbers obtain of on once only operations operators out play please puzzle reach result so solution solve that "
-    "the them these this three times to total target use used using value way we what with you your".split()
+    ["a", "all", "an", "and", "are", "arithmetic", "basic", "be", "by", "can", "cards", "combine", "countdown", "digits", "each", "equal", "equals", "exactly", "expression", "find", "five", "for", "form", "four", "from", "game", "get", "gets", "give", "given", "gives", "goal", "how", "i", "in", "integers", "is", "it", "make", "makes", "making", "me", "must", "number", "numbers", "obtain", "of", "on", "once", "only", "operations", "operators", "out", "play", "please", "puzzle", "reach", "result", "so", "solution", "solve", "that", "the", "them", "these", "this", "three", "times", "to", "total", "target", "use", "used", "using", "value", "way", "we", "what", "with", "you", "your"]
 )
 _STEP = re.compile(r"\s*(\d+) ([-+*/]) (\d+) = (\d+) \(left: (\d+(?: \d+)*)\)\s*")
 
@@ -49,7 +46,7 @@ def parse(question: str) -> Puzzle:
     if not LEAST_NUMBERS <= len(numbers) <= MOST_NUMBERS:
         raise _outside(question, f"it takes {LEAST_NUMBERS} to {MOST_NUMBERS} numbers, and found {len(numbers)}")
     values = tuple(sorted(map(int, numbers)))
-    if not (1 <= values[0] and values[-1] <= MAX_START and 1 <= target <= MAX_TARGET):
+    if not (values[0] >= 1 and values[-1] <= MAX_START and 1 <= target <= MAX_TARGET):
         raise _outside(question, f"it takes numbers from 1 to {MAX_START} and targets from 1 to {MAX_TARGET}")
     return Puzzle(values, target)
 
@@ -145,7 +142,7 @@ def _combine(a: _Expr, operator: str, b: _Expr) -> _Expr:
     parts = [f"({e.text})" if kind == "*" and e.kind == "+" else e.text for e in up]
     text = joiner.join(parts or (["0"] if kind == "+" else ["1"]))
     for e in down:
-        text += splitter + (f"({e.text})" if e.kind in ("+", "*") else e.text)
+        text += splitter + (f"({e.text})" if e.kind in ("+", kind) else e.text)
     return _Expr(kind, text, up, down)
 
 
@@ -161,7 +158,7 @@ def solves(puzzle: Puzzle, answer: str) -> bool:
     ``= 24`` at the end is allowed. Nothing is evaluated but integers, + - * / and brackets.
     """
     left, equals, right = answer.partition("=")
-    if equals and right.strip() != str(puzzle.target) or len(answer) > 300:
+    if (equals and right.strip() != str(puzzle.target)) or len(answer) > 300:
         return False
     try:
         tree = ast.parse(left.strip(), mode="eval")

@@ -10,6 +10,7 @@ costs little.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..aggregate import Ranking
 from ..mdp import Expansion
@@ -24,6 +25,7 @@ class SelfConsistency:
     n: int = 16
     temperature: float | None = None
     max_depth: int = 64
+    uses_verifier: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         at_least(1, n=self.n, max_depth=self.max_depth)

@@ -1,0 +1,195 @@
+"""The command line: ``o1-reason solve "4 5 6 10"``."""
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import fields, replace
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from . import __version__
+from .budget import Budget
+from .driver import search
+from .engine import Result
+from .errors import ConfigurationError, O1ReasonError
+from .resolve import adapters, resolve_policy, resolve_strategy, resolve_verifier
+from .show import TreeView
+from .strategies import STRATEGIES
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"o1-reason {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="And exit.")] = False,
+) -> None:
+    """o1-style slow thinking: a policy proposes reasoning steps, a verifier scores them, a strategy searches."""
+
+
+@app.command(
+    epilog="""Examples:
+
+    o1-reason solve "4 5 6 10"
+
+    o1-reason solve "Make 40 from 3, 7, 9 and 12" --strategy mcts --tree
+
+    o1-reason solve "1 5 5 5" -s mcts -o simulations=200 --budget-seconds 5 --json
+
+Exit code: 0 answered, 1 not answered, 2 wrong usage."""
+)
+def solve(
+    question: Annotated[str, typer.Argument(help="The question; for the embedded reasoner an arithmetic puzzle.")],
+    policy: Annotated[str, typer.Option("--policy", "-p", help="Adapter that proposes steps.")] = "embedded",
+    verifier: Annotated[
+        str,
+        typer.Option(
+            "--verifier", "-v", help='Adapter that scores steps; "none" for none. "embedded" is the reward model alone.'
+        ),
+    ] = "embedded:prm+rules",
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help=f"One of {', '.join(STRATEGIES)}.")] = "beam",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="A setting of the strategy, NAME=VALUE; repeatable.")
+    ] = None,
+    budget_tokens: Annotated[int | None, typer.Option(help="Most tokens, prompts included.", min=0)] = None,
+    budget_calls: Annotated[int | None, typer.Option(help="Most model calls.", min=0)] = None,
+    budget_seconds: Annotated[float | None, typer.Option(help="Most seconds.", min=0)] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Most dollars.", min=0)] = None,
+    budget_nodes: Annotated[int, typer.Option(help="Most nodes of the tree.", min=0)] = 4096,
+    concurrency: Annotated[int, typer.Option(help="Model calls in flight at once.", min=1)] = 16,
+    seed: Annotated[int, typer.Option(help="Same seed, same search.")] = 0,
+    ledger: Annotated[str | None, typer.Option(help="SQLite file of finished calls: none is ever paid twice.")] = None,
+    tree: Annotated[bool, typer.Option("--tree", help="Show the whole search, not only the answer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Search for the answer to a question, and show how it was found and what it cost."""
+    errors = Console(stderr=True)
+    budget = Budget(
+        max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
+        max_nodes=budget_nodes, concurrency=concurrency,
+    )  # fmt: skip
+    view = TreeView()
+    started = time.monotonic()
+    try:
+        work = search(
+            question,
+            resolve_policy(policy),
+            None if verifier == "none" else resolve_verifier(verifier),
+            _configured(resolve_strategy(strategy), option or []),
+            budget,
+            seed=seed,
+            ledger=ledger,
+            on_event=view.event,
+        )
+        live = nullcontext() if as_json else Live(
+            console=errors, get_renderable=lambda: view.progress(tree), transient=True, refresh_per_second=10,
+            vertical_overflow="ellipsis",
+        )  # fmt: skip
+        with live:
+            result = asyncio.run(work)
+    except ConfigurationError as error:
+        errors.print(f"[bold red]cannot do that:[/] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    except O1ReasonError as error:
+        errors.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    seconds = time.monotonic() - started
+    answered = result.answer is not None and result.confidence != 0
+    if as_json:
+        sys.stdout.write(json.dumps(_data(result, seconds, tree), ensure_ascii=False) + "\n")
+    else:
+        _print(result, seconds, view if tree else None, answered)
+    raise typer.Exit(0 if answered else 1)
+
+
+@app.command("adapters")
+def list_adapters() -> None:
+    """List the adapters that --policy and --verifier can name."""
+    for name in adapters():
+        typer.echo(name)
+
+
+def _configured(strategy: Any, options: list[str]) -> Any:
+    """The strategy with NAME=VALUE settings applied; raises ConfigurationError for what it does not have."""
+    known = {field.name for field in fields(strategy)}
+    changes: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or name not in known:
+            raise ConfigurationError(
+                f"{option!r} is no setting of {type(strategy).__name__}; settings: {', '.join(sorted(known))}"
+            )
+        try:
+            changes[name] = json.loads(value)
+        except ValueError:
+            changes[name] = value
+    try:
+        return replace(strategy, **changes)
+    except TypeError as error:
+        raise ConfigurationError(f"{', '.join(options)}: {error}") from error
+
+
+def _print(result: Result, seconds: float, view: TreeView | None, answered: bool) -> None:
+    console = Console(highlight=False)
+    if view is not None:
+        console.print(view.render(result.node))
+        console.print()
+    elif result.text:
+        console.print(Text(result.text, style="dim"))
+    if answered:
+        console.print(Text.assemble(("answer      ", "dim"), (result.answer or "", "bold green")))
+    elif result.answer is not None:
+        console.print(Text.assemble("no answer passed the check; the best attempt was ", (result.answer, "bold")))
+    else:
+        console.print(f"no answer ({result.stop})")
+    if answered and result.confidence is not None:
+        console.print(Text.assemble(("confidence  ", "dim"), f"{result.confidence:.2f}"))
+    policy, checks = result.policy_usage, result.verifier_usage
+    dollars = "" if result.usage.cost_usd is None else f", ${result.usage.cost_usd:.4f}"
+    console.print(
+        Text.assemble(
+            ("cost        ", "dim"),
+            f"{policy.completion_tokens} tokens generated, {policy.prompt_tokens + checks.tokens} read{dollars}",
+        )
+    )
+    calls = f"{policy.calls} policy and {checks.calls} verifier calls"
+    nodes = f"{len(result.tree) - 1} nodes, {calls}, {seconds:.2f} s, {result.stop}"
+    console.print(Text.assemble(("search      ", "dim"), nodes))
+
+
+def _data(result: Result, seconds: float, tree: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "answer": result.answer,
+        "confidence": result.confidence,
+        "stop": result.stop,
+        "text": result.text,
+        "ranking": [list(entry) for entry in result.ranking],
+        "usage": result.usage.to_data(),
+        "policy_usage": result.policy_usage.to_data(),
+        "verifier_usage": result.verifier_usage.to_data(),
+        "nodes": len(result.tree),
+        "node": result.node,
+        "seconds": round(seconds, 3),
+    }
+    if tree:
+        data["tree"] = result.tree.to_data()
+    return data
