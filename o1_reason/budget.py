@@ -71,4 +71,3 @@ class Meter:
     @property
     def usage(self) -> Usage:
         return self.policy + self.verifier
-

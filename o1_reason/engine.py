@@ -1,35 +1,33 @@
 """One search: the tree, the calls in flight, and four transitions over them.
 
     backtrack   the strategy backs up what was scored, then is done, or selects what to expand
-    generate    orders go to the policy; returns as soon as any call has finished
+    generate    orders go to the policy; returns as soon as a call has finished, and adds what the policy proposed
     verify      hands over what was scored
     finalize    answer, confidence, ranking
 
 There is no barrier: calls run in a pool that belongs to the run, a candidate is sent to the verifier the moment its
-generation ends, and every pass of the loop takes what has finished. Both drivers (`driver`, `graph`) only call the
+generation ends, and every pass of the loop takes one call that has finished. Both drivers (`driver`, `graph`) only call the
 transitions in turn. All that changes the tree goes through the few methods that also write the log, so replaying a
 log gives the same tree: that is how an interrupted run is resumed.
 """
 
-import asyncio
-import hashlib
-import inspect
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .aggregate import Ranking, answer_of
 from .budget import Budget, Meter
+from .calls import NOTHING, Models, Order
 from .errors import ConfigurationError, LedgerError, O1ReasonError, PolicyError, StrategyError, VerifierError
-from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from, scores_data, scores_from
+from .ledger import Ledger, proposals_data, proposals_from, scores_data, scores_from
 from .mdp import Expansion, Proposals, Score, State, Usage
-from .protocols import Policy, Strategy, Verifier, check_proposals, check_scores
+from .pool import Pool
+from .protocols import Policy, Strategy, Verifier
 from .tree import ROOT, Node, Tree
 
 Event = dict[str, Any]
 Record = list[Any]
-NOTHING = Usage()
 
 
 @dataclass(frozen=True)
@@ -49,17 +47,11 @@ class Result:
 
 
 @dataclass(slots=True, eq=False)
-class Order:
-    """One call of the policy: `n` samples from `node`, of which the first is the node's sample number `first`."""
+class Scoring:
+    """One call of the verifier, for the nodes `ids`; `bound` is set aside for it."""
 
-    id: int
-    node: int
-    n: int
-    max_steps: int
-    temperature: float | None
-    first: int
-    bound: Usage = NOTHING  # set aside for the call itself
-    score_bound: Usage = NOTHING  # and for scoring what it brings
+    ids: list[int]
+    bound: Usage
 
 
 class Search:
@@ -83,8 +75,8 @@ class Search:
             raise ConfigurationError("the question is empty")
         if not getattr(strategy, "uses_verifier", True):
             verifier = None
-        self.policy, self.verifier, self.strategy, self.budget = policy, verifier, strategy, budget
-        self.seed, self.ledger = seed, ledger
+        self.models = Models(policy, verifier, seed, ledger, lambda error: self._emit("failed", node=None, error=error))
+        self.strategy, self.budget = strategy, budget
         self.tree = Tree(question, context, seed)
         self.meter = Meter(budget)
         self.stop = ""
@@ -92,22 +84,14 @@ class Search:
         self.fresh: list[int] = []  # scored or found dead, not yet backed up
         self.log = log  # what has happened since it was last taken, if anybody reads it
         self.on_event = on_event
-        self._takes_seed = "seed" in inspect.signature(policy.propose).parameters
         self._max_depth = getattr(strategy, "max_depth", None)
-        self._identities = ("", "")
-        if ledger is not None:
-            self._identities = identity_of(policy, "policy"), identity_of(verifier, "verifier") if verifier else ""
         self._orders: dict[int, Order] = {}  # outstanding
         self._ordered = 0
         self._queue: deque[Order] = deque()  # outstanding and not yet sent
-        self._to_score: deque[tuple[list[int], Usage]] = deque()
-        self._running: dict[asyncio.Task[None], float] = {}  # start times, oldest first
-        self._generated: deque[tuple[Order, Proposals | Exception]] = deque()
-        self._scored: deque[tuple[list[int], Usage, Sequence[Score] | Exception]] = deque()
+        self._to_score: deque[Scoring] = deque()
+        self._scored: tuple[Scoring, Sequence[Score] | Exception] | None = None
+        self._pool: Pool[Order | Scoring] = Pool(budget)
         self._dearest = {"policy": (1, 0.0, 0.0), "verifier": (1, 0.0, 0.0)}  # calls, tokens, dollars of a sample
-        self._ready: asyncio.Event | None = None
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._expired = False
 
     # Transitions.
 
@@ -119,46 +103,49 @@ class Search:
         if self.strategy.done(tree):
             self.stop = "done" if self.strategy.answer(tree) is not None else "exhausted"
             return True
-        if self._expired:
+        if self._pool.expired:
             self.stop = "deadline"
             return True
-        room = self.budget.concurrency - len(self._running) - len(self._queue) - len(self._to_score)
+        room = self._pool.free - len(self._queue) - len(self._to_score)
         if room > 0 and not self.stop:
             for expansion in self.strategy.select(tree, room):
                 if not self._place(expansion):
                     self.stop = "budget"
                     break
-        if self._running or self._queue or self._to_score or self._generated or self._scored:
+        if self._pool.busy or self._queue or self._to_score:
             return False
         self.stop = self.stop or "exhausted"
         return True
 
     async def generate(self) -> None:
-        """Send what is outstanding, wait until some call has finished, take in what the policy brought."""
+        """Send what is outstanding, wait until a call has finished, take in what it brought if it was the policy's.
+
+        One call a pass: the tree then depends on the order in which calls finish, and on nothing finer in time.
+        """
         self._send()
-        while self._running and not (self._generated or self._scored or self._expired):
-            if self._ready is None:
-                self._start_clock()
-            assert self._ready is not None
-            self._ready.clear()
-            await self._ready.wait()
-        while self._generated:
-            order, outcome = self._generated.popleft()
-            if isinstance(outcome, Exception):
-                self._fail(order, self._failure(outcome, PolicyError))
-            else:
-                self._grow(order, outcome)
-        self._send()
+        await self._pool.wait()
+        if not self._pool.finished:
+            return
+        call, outcome = self._pool.finished.popleft()
+        if isinstance(call, Scoring):
+            self._scored = call, outcome
+        elif isinstance(outcome, Exception):
+            self._fail(call, self._failure(outcome, PolicyError, "the policy"))
+        else:
+            self._spent("policy", outcome.usage, call.n)
+            self._grow(call, outcome)
+            self._send()
 
     async def verify(self) -> None:
-        """Take in what the verifier has scored."""
-        while self._scored:
-            ids, bound, outcome = self._scored.popleft()
-            self.meter.reserve(bound, -1)
-            if isinstance(outcome, Exception):
-                self._unscored(ids, self._failure(outcome, VerifierError))
-            else:
-                self._score(ids, outcome)
+        """Take in what the verifier has scored, if it was its call that finished."""
+        if self._scored is None:
+            return
+        (call, outcome), self._scored = self._scored, None
+        self.meter.reserve(call.bound, -1)
+        if isinstance(outcome, Exception):
+            self._unscored(call.ids, self._failure(outcome, VerifierError, "the verifier"))
+        else:
+            self._score(call.ids, outcome)
 
     def finalize(self) -> Result:
         """The best answer so far. Raises the first failure if nothing at all succeeded."""
@@ -189,21 +176,13 @@ class Search:
             self._emit("finished", node=node, answer=answer, confidence=result.confidence, stop=result.stop)
         return result
 
-    def cancel(self) -> list[asyncio.Task[None]]:
+    def cancel(self) -> None:
         """Cancel what is in flight."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        return running
+        self._pool.cancel()
 
     async def close(self) -> None:
         """Cancel what is in flight and wait until it is gone."""
-        running = self.cancel()
-        if running:
-            await asyncio.wait(running, timeout=5.0)  # a plug-in that swallows its cancellation must not hang us
+        await self._pool.close()
 
     # Everything that changes the tree, live and on replay.
 
@@ -249,15 +228,13 @@ class Search:
         if not at.children:
             tree.kill(at, "no proposals")
             self.fresh.append(at.id)
-        if self.verifier is None:
-            self.fresh.extend(ends)
-            self.meter.reserve(order.score_bound, -1)
-        elif ends:
+        if ends and self.models.verifier is not None:
             for node in ends.values():
                 node.waiting = True
             tree.unscored += len(ends)
-            self._to_score.append((list(ends), order.score_bound))
+            self._to_score.append(Scoring(list(ends), order.score_bound))
         else:
+            self.fresh.extend(ends)
             self.meter.reserve(order.score_bound, -1)
 
     def _fail(self, order: Order, why: str) -> None:
@@ -279,7 +256,7 @@ class Search:
         tree = self.tree
         if self.log is not None:
             self.log.append(["score", ids, scores_data(scores)])
-        usage = self.meter.verifier
+        usage = NOTHING
         for i, score in zip(ids, scores, strict=True):
             node = tree.nodes[i]
             node.waiting = False
@@ -296,7 +273,8 @@ class Search:
                     above.reward = float(reward)
             if self.on_event:
                 self._emit("scored", node=i, reward=node.reward)
-        self.meter.verifier = usage
+        self.meter.verifier += usage
+        self._spent("verifier", usage, len(ids))
         tree.unscored -= len(ids)
         self.fresh.extend(ids)
 
@@ -346,9 +324,8 @@ class Search:
                 self._backup(list(record[0]))
         self.log, self.on_event = mine, events
         self._queue = deque(self._orders.values())
-        waiting = [(ids, NOTHING) for ids, _ in self._to_score]
-        self._to_score = deque(([i], n) for ids, n in waiting for i in ids if self.tree.nodes[i].waiting)
-        self.meter.reserve(NOTHING)
+        waiting = [i for call in self._to_score for i in call.ids if self.tree.nodes[i].waiting]
+        self._to_score = deque(Scoring([i], NOTHING) for i in waiting)
 
     # Orders and budget.
 
@@ -366,7 +343,7 @@ class Search:
         most = self.budget.max_nodes
         if most is not None:
             left = min(left, most - (len(tree) - 1) - sum(order.n for order in self._orders.values()))
-        per_call = getattr(self.policy, "samples_per_call", None) or left
+        per_call = getattr(self.models.policy, "samples_per_call", None) or left
         asked = left == expansion.n
         while left > 0:
             n, price, score_price = self._affordable(node, min(left, per_call), expansion.max_steps)
@@ -390,18 +367,21 @@ class Search:
             return n, NOTHING, NOTHING
         state = self.tree.state(node.id)
         for k in range(n, 0, -1):
-            price = self._bound(self.policy, "policy", state, k, max_steps)
-            scoring = self._bound(self.verifier, "verifier", state, k, max_steps) if self.verifier else NOTHING
+            price = self._bound("policy", state, k, max_steps)
+            scoring = self._bound("verifier", state, k, max_steps)
             if self.meter.fits(price + scoring):
                 return k, price, scoring
-        if not self.tree.terminals and self.verifier is not None:
+        if not self.tree.terminals and self.models.verifier is not None:
             for k in range(n, 0, -1):
-                price = self._bound(self.policy, "policy", state, k, max_steps)
+                price = self._bound("policy", state, k, max_steps)
                 if self.meter.fits(price):
                     return k, price, NOTHING
         return 0, NOTHING, NOTHING
 
-    def _bound(self, plug_in: object, role: str, state: State, n: int, max_steps: int) -> Usage:
+    def _bound(self, role: str, state: State, n: int, max_steps: int) -> Usage:
+        plug_in = self.models.policy if role == "policy" else self.models.verifier
+        if plug_in is None:
+            return NOTHING
         bound = getattr(plug_in, "bound", None)
         if bound is not None:
             return bound(state, n, max_steps)
@@ -409,6 +389,8 @@ class Search:
         return Usage(calls, round(tokens * n), 0, dollars * n)
 
     def _spent(self, role: str, usage: Usage, n: int) -> None:
+        if not self.meter.limited:
+            return
         calls, tokens, dollars = self._dearest[role]
         per = max(n, 1)
         self._dearest[role] = (
@@ -421,27 +403,23 @@ class Search:
         self.meter.reserve(order.bound, -1)
         del self._orders[order.id]
 
-    # The pool.
+    # Calls.
 
     def _send(self) -> None:
         """Start what is outstanding while slots are free, scores first."""
-        free = self.budget.concurrency - len(self._running)
-        while free > 0 and self._to_score:
-            ids, bound = self._to_score.popleft()
-            states = self._states(ids)
-            if bound is NOTHING:
-                node = self.tree.nodes[ids[0]]
-                bound = self._bound(self.verifier, "verifier", states[0], len(ids), 1) if node.step else NOTHING
-                if not self.meter.fits(bound):
-                    self._unaffordable(ids)
+        while self._to_score and self._pool.free > 0:
+            call = self._to_score.popleft()
+            states = self._states(call.ids)
+            if self.meter.limited and call.bound is NOTHING:
+                call.bound = self._bound("verifier", states[0], len(states), 1)
+                if not self.meter.fits(call.bound):
+                    self._unaffordable(call.ids)
                     continue
-                self.meter.reserve(bound)
-            self._start(self._call_verifier(ids, bound, states))
-            free -= 1
-        while free > 0 and self._queue:
+                self.meter.reserve(call.bound)
+            self._pool.start(call, self.models.score, states)
+        while self._queue and self._pool.free > 0:
             order = self._queue.popleft()
-            self._start(self._call_policy(order, self.tree.state(order.node)))
-            free -= 1
+            self._pool.start(order, self.models.propose, order, self.tree.state(order.node))
 
     def _states(self, ids: Sequence[int]) -> list[State]:
         """The states at `ids`; siblings share the walk to the root."""
@@ -456,128 +434,12 @@ class Search:
             states.append(known[parent] + node.step)
         return states
 
-    def _start(self, call: Coroutine[Any, Any, None]) -> None:
-        loop = asyncio.get_running_loop()
-        if self._ready is None:
-            self._start_clock()
-        task = loop.create_task(call)
-        self._running[task] = loop.time()
-        if self.budget.call_seconds is not None and "call" not in self._timers:
-            self._timers["call"] = loop.call_later(self.budget.call_seconds, self._overdue)
-
-    def _start_clock(self) -> None:
-        self._ready = asyncio.Event()
-        if self.budget.max_seconds is not None:
-            loop = asyncio.get_running_loop()
-            self._timers["deadline"] = loop.call_later(self.budget.max_seconds, self._expire)
-
-    def _expire(self) -> None:
-        self._expired = True
-        if self._ready is not None:
-            self._ready.set()
-
-    def _overdue(self) -> None:
-        """Cancel calls that have run longer than `call_seconds`; they count as failed."""
-        loop, limit = asyncio.get_running_loop(), self.budget.call_seconds
-        del self._timers["call"]
-        if limit is None:
-            return
-        now = loop.time()
-        for task, started in self._running.items():
-            if now - started >= limit * 0.999:
-                task.cancel("overdue")
-            else:
-                self._timers["call"] = loop.call_later(limit - (now - started), self._overdue)
-                break
-
-    async def _call_policy(self, order: Order, state: State) -> None:
-        outcome: Proposals | Exception
-        try:
-            if self.ledger is None:
-                outcome = await self._propose(order, state)
-            else:
-                outcome = await self._ledgered_propose(order, state, self.ledger)
-            self._spent("policy", outcome.usage, order.n)
-        except asyncio.CancelledError as cancelled:
-            if cancelled.args != ("overdue",):
-                raise
-            outcome = PolicyError(f"the policy did not answer within {self.budget.call_seconds} seconds")
-        except Exception as error:
-            outcome = error
-        finally:
-            self._running.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
-        self._generated.append((order, outcome))
-        self._ready.set()  # type: ignore[union-attr]
-
-    async def _propose(self, order: Order, state: State) -> Proposals:
-        options: dict[str, Any] = {"temperature": order.temperature}
-        if self._takes_seed:
-            options["seed"] = call_seed(self.seed, state, order.first)
-        proposals = await self.policy.propose(state, order.n, order.max_steps, **options)
-        return check_proposals(proposals, order.n, order.max_steps)
-
-    async def _ledgered_propose(self, order: Order, state: State, ledger: Ledger) -> Proposals:
-        key = key_of(
-            self._identities[0], "propose", state, n=order.n, max_steps=order.max_steps,
-            temperature=order.temperature, first=order.first, seed=self.seed,
-        )  # fmt: skip
-        known = await ledger.get(key)
-        if known is not None:
-            return proposals_from(known)
-        proposals = await self._propose(order, state)
-        await self._keep(ledger, key, proposals_data(proposals))
-        return proposals
-
-    async def _call_verifier(self, ids: list[int], bound: Usage, states: list[State]) -> None:
-        outcome: Sequence[Score] | Exception
-        assert self.verifier is not None
-        try:
-            if self.ledger is None:
-                outcome = check_scores(await self.verifier.score(states), states)
-            else:
-                outcome = await self._ledgered_score(states, self.verifier, self.ledger)
-            if self.meter.limited:
-                total = NOTHING
-                for score in outcome:
-                    total += score.usage
-                self._spent("verifier", total, len(states))
-        except asyncio.CancelledError as cancelled:
-            if cancelled.args != ("overdue",):
-                raise
-            outcome = VerifierError(f"the verifier did not answer within {self.budget.call_seconds} seconds")
-        except Exception as error:
-            outcome = error
-        finally:
-            self._running.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
-        self._scored.append((ids, bound, outcome))
-        self._ready.set()  # type: ignore[union-attr]
-
-    async def _ledgered_score(self, states: list[State], verifier: Verifier, ledger: Ledger) -> list[Score]:
-        keys = [key_of(self._identities[1], "score", state) for state in states]
-        known = [await ledger.get(key) for key in keys]
-        missing = [i for i, record in enumerate(known) if record is None]
-        scores: list[Score | None] = [None if r is None else scores_from([r])[0] for r in known]
-        if missing:
-            asked = [states[i] for i in missing]
-            for i, score in zip(missing, check_scores(await verifier.score(asked), asked), strict=True):
-                scores[i] = score
-                await self._keep(ledger, keys[i], scores_data([score])[0])
-        return [score for score in scores if score is not None]
-
-    async def _keep(self, ledger: Ledger, key: str, record: dict[str, Any]) -> None:
-        """A full disk must not lose an answer that was paid for: the search goes on and says so."""
-        try:
-            await ledger.put(key, record)
-        except LedgerError as error:
-            if self.on_event:
-                self._emit("failed", node=None, error=str(error))
-
-    def _failure(self, error: Exception, kind: type[O1ReasonError]) -> str:
+    def _failure(self, error: Exception, kind: type[O1ReasonError], who: str) -> str:
         """What to record of a failed call. A call that can never work ends the search."""
         if isinstance(error, ConfigurationError | LedgerError):
             raise error
         if not isinstance(error, O1ReasonError):
-            wrapped = kind(f"{type(error).__name__}: {error}")
+            wrapped = kind(f"{who} failed: {type(error).__name__}: {error}")
             wrapped.__cause__ = error
             error = wrapped
         self.error = self.error or error
@@ -596,9 +458,3 @@ class Search:
             "created", node=node.id, parent=node.parent, depth=node.depth, text=step.text, terminal=step.terminal,
             answer=step.answer,
         )  # fmt: skip
-
-
-def call_seed(seed: int, state: State, first: int) -> int:
-    """63 bits from the search's seed, the state's text and the index of the first sample."""
-    text = "\x1f".join([str(seed), str(first), state.question, *(step.text for step in state.steps)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1

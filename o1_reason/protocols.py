@@ -25,9 +25,7 @@ from .tree import Tree
 class Policy(Protocol):
     """pi(a|s): proposes continuations of a state."""
 
-    async def propose(
-        self, state: State, n: int, max_steps: int = 1, *, temperature: float | None = None
-    ) -> Proposals:
+    async def propose(self, state: State, n: int, max_steps: int = 1, *, temperature: float | None = None) -> Proposals:
         """Up to `n` continuations, each 1 to `max_steps` steps; fewer, even none, is a dead end.
 
         `temperature` None is the policy's own setting, 0 is greedy.

@@ -61,8 +61,7 @@ class TreeView:
         stack = [(0, root)]
         while stack:
             parent, branch = stack.pop()
-            for i in self._nodes[parent]["children"]:
-                stack.append((i, branch.add(self._label(i, path))))
+            stack.extend((i, branch.add(self._label(i, path))) for i in self._nodes[parent]["children"])
         return root
 
     def _label(self, i: int, path: set[int]) -> Text:

@@ -52,9 +52,7 @@ class ScriptedPolicy:
         self.calls: list[tuple[Path, int, int]] = []
         self._given: dict[Path, int] = {}
 
-    async def propose(
-        self, state: State, n: int, max_steps: int = 1, *, temperature: float | None = None
-    ) -> Proposals:
+    async def propose(self, state: State, n: int, max_steps: int = 1, *, temperature: float | None = None) -> Proposals:
         path = tuple(step.text for step in state.steps)
         self.calls.append((path, n, max_steps))
         first = self._given.get(path, 0)
@@ -125,9 +123,7 @@ class RandomWorld:
     def _dice(self, kind: str, path: Path) -> random.Random:
         return random.Random(f"{self.seed}|{kind}|{'|'.join(path)}")
 
-    async def propose(
-        self, state: State, n: int, max_steps: int = 1, *, temperature: float | None = None
-    ) -> Proposals:
+    async def propose(self, state: State, n: int, max_steps: int = 1, *, temperature: float | None = None) -> Proposals:
         path = tuple(step.text for step in state.steps)
         first = self._drawn.get(path, 0)
         self._drawn[path] = first + n

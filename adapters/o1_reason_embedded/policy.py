@@ -1,8 +1,6 @@
 """The embedded policy: a 0.9-million-parameter decoder that proposes steps of arithmetic puzzles."""
 
-import asyncio
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +11,9 @@ from o1_reason.mdp import Proposals, State, Step, Usage
 
 from . import vocab as v
 from .puzzle import Puzzle, expression, parse
-from .runtime import Cache, Decoder
+from .runtime import Cache, Decoder, compute, decoder
 
 WEIGHTS = Path(__file__).parent / "weights"
-
-
-@cache
-def decoder(path: Path) -> Decoder:
-    """Weights are read once per process and never written."""
-    return Decoder(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +72,7 @@ class EmbeddedPolicy:
             seed = self.seed + self._calls
             self._calls += 1
         heat = self.temperature if temperature is None else temperature
-        return await asyncio.to_thread(self._propose, state, n, max_steps, heat, seed)
+        return await compute(self._propose, state, n, max_steps, heat, seed)
 
     def _propose(self, state: State, n: int, max_steps: int, temperature: float, seed: int) -> Proposals:
         try:
@@ -107,7 +99,9 @@ class EmbeddedPolicy:
         )  # fmt: skip
         return Proposals(candidates, Usage(1, len(prefix.ids), n * tokens))
 
-    def _read(self, state: State, prefix: Prefix, ids: NDArray[np.int64], logprobs: NDArray[np.float32]) -> tuple[Step, ...]:
+    def _read(
+        self, state: State, prefix: Prefix, ids: NDArray[np.int64], logprobs: NDArray[np.float32]
+    ) -> tuple[Step, ...]:
         """Sampled tokens as steps; nothing if they are malformed."""
         found: list[Step] = []
         at = 0

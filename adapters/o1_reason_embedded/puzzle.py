@@ -20,7 +20,12 @@ _TARGET = re.compile(
 )
 _TWENTY_FOUR = re.compile(r"\b24[- ](?:game|puzzle)\b", re.IGNORECASE)
 _WORDS = frozenset(
-    ["a", "all", "an", "and", "are", "arithmetic", "basic", "be", "by", "can", "cards", "combine", "countdown", "digits", "each", "equal", "equals", "exactly", "expression", "find", "five", "for", "form", "four", "from", "game", "get", "gets", "give", "given", "gives", "goal", "how", "i", "in", "integers", "is", "it", "make", "makes", "making", "me", "must", "number", "numbers", "obtain", "of", "on", "once", "only", "operations", "operators", "out", "play", "please", "puzzle", "reach", "result", "so", "solution", "solve", "that", "the", "them", "these", "this", "three", "times", "to", "total", "target", "use", "used", "using", "value", "way", "we", "what", "with", "you", "your"]
+    """
+    a all an and are arithmetic basic be by can cards combine countdown digits each equal equals exactly expression
+    find five for form four from game get gets give given gives goal how i in integers is it make makes making me must
+    number numbers obtain of on once only operations operators out play please puzzle reach result so solution solve that
+    the them these this three times to total target use used using value way we what with you your
+    """.split()  # noqa: SIM905
 )
 _STEP = re.compile(r"\s*(\d+) ([-+*/]) (\d+) = (\d+) \(left: (\d+(?: \d+)*)\)\s*")
 
@@ -42,7 +47,7 @@ def parse(question: str) -> Puzzle:
     numbers = re.findall(r"\d+", rest)
     strange = [word for word in words if word.casefold() not in _WORDS]
     if strange or re.search(r"\d[./]\d|(?<![\d\s])-\d|\d{4,}", rest) or not numbers:
-        raise _outside(question, "it reads puzzles such as \"4 5 6 10\" or \"Make 24 from 4, 5, 6 and 10\"")
+        raise _outside(question, 'it reads puzzles such as "4 5 6 10" or "Make 24 from 4, 5, 6 and 10"')
     if not LEAST_NUMBERS <= len(numbers) <= MOST_NUMBERS:
         raise _outside(question, f"it takes {LEAST_NUMBERS} to {MOST_NUMBERS} numbers, and found {len(numbers)}")
     values = tuple(sorted(map(int, numbers)))

@@ -4,9 +4,14 @@ The architecture is Llama's (RMSNorm, rotary positions with the halves conventio
 same in PyTorch.
 """
 
+import asyncio
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,3 +123,22 @@ def _rms(x: Array, weight: Array) -> Array:
 def _rotate(x: Array, cos: Array, sin: Array) -> Array:
     half = x.shape[-1] // 2
     return x * cos + np.concatenate([-x[..., half:], x[..., :half]], -1) * sin
+
+
+@cache
+def decoder(path: Path) -> Decoder:
+    """Weights are read once per process and never written."""
+    return Decoder(path)
+
+
+@cache
+def _worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="o1-reason-embedded")
+
+
+async def compute(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run on the one thread that computes for all embedded models of the process, first come, first served.
+
+    So calls finish in the order in which they were made, and a search with a seed repeats exactly.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_worker(), function, *arguments)

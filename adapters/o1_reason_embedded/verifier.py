@@ -1,6 +1,5 @@
 """The embedded verifiers: a process reward model, and the exact rule check."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from o1_reason.errors import VerifierError
 from o1_reason.mdp import Score, State, Usage
 
 from . import vocab as v
-from .policy import WEIGHTS, decoder, prefix_of
+from .policy import WEIGHTS, prefix_of
 from .puzzle import parse, parse_step, solves
-from .runtime import Cache
+from .runtime import Cache, compute, decoder
 
 
 class EmbeddedVerifier:
@@ -36,7 +35,7 @@ class EmbeddedVerifier:
 
     async def score(self, states: Sequence[State]) -> Sequence[Score]:
         """Raises ConfigurationError for a question outside the domain, VerifierError for steps that are no trace."""
-        return await asyncio.to_thread(self._score, states)
+        return await compute(self._score, states)
 
     def _score(self, states: Sequence[State]) -> Sequence[Score]:
         model = decoder(self.weights)

@@ -34,9 +34,7 @@ def best_terminal(tree: Tree, aggregate: Aggregate = "last") -> int | None:
     return best(alive, lambda i: worth(tree, i, aggregate))
 
 
-def trajectories(
-    tree: Tree, room: int, more: int, max_depth: int, temperature: float | None = None
-) -> list[Expansion]:
+def trajectories(tree: Tree, room: int, more: int, max_depth: int, temperature: float | None = None) -> list[Expansion]:
     """Orders that sample whole trajectories: ends that have to go on, oldest first, then `more` from the root.
 
     A policy may return fewer steps than asked for; the end of what it returned is then expanded, as often as it

@@ -86,8 +86,13 @@ def main(
         report(f"traces, {name}: {len(pool.tokens):,} of {pool.n} numbers")
     mix = [(pools[name], share) for name, share in MIX.items()]
     policy, record = train_policy(
-        mix, shape=Shape(width=width, layers=layers, hidden=hidden), tokens=tokens or recipe.tokens, batch=recipe.batch,
-        seed=seed, device=device, report=report,
+        mix,
+        shape=Shape(width=width, layers=layers, hidden=hidden),
+        tokens=tokens or recipe.tokens,
+        batch=recipe.batch,
+        seed=seed,
+        device=device,
+        report=report,
     )
     save(policy, out / "policy.safetensors", {"scale": scale.value, **record})
     policy = load(out / "policy.safetensors", device)  # label with what ships, fp16 rounding included
@@ -95,8 +100,13 @@ def main(
     sources = [(pools[name], int(recipe.puzzles * share)) for name, share in LABELLED.items()]
     data = label(policy, sources, rollouts=recipe.rollouts, seed=seed, report=report)
     prm, record = train_prm(
-        out / "policy.safetensors", data, epochs=recipe.epochs, batch=128, seed=seed,
-        device=device, report=report,
+        out / "policy.safetensors",
+        data,
+        epochs=recipe.epochs,
+        batch=128,
+        seed=seed,
+        device=device,
+        report=report,
     )
     save(prm, out / "prm.safetensors", {"scale": scale.value, "rollouts": recipe.rollouts, **record})
     report(f"weights in {out}")

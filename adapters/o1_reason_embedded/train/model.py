@@ -116,7 +116,9 @@ class Transformer(nn.Module):
         """`ids` (rows, length), all one length, continued by `tokens` sampled tokens; 0 is greedy."""
         rows, start = ids.shape
         size = (rows, self.shape.heads, start + tokens, self.shape.width // self.shape.heads)
-        caches = [(torch.empty(size, device=ids.device), torch.empty(size, device=ids.device)) for _ in self.model.layers]
+        caches = [
+            (torch.empty(size, device=ids.device), torch.empty(size, device=ids.device)) for _ in self.model.layers
+        ]
         out = torch.cat([ids, ids.new_zeros(rows, tokens)], 1)
         logits = self.lm_head(self.model(ids, caches)[:, -1])
         for at in range(start, start + tokens):
@@ -159,7 +161,7 @@ def load(path: Path, device: str, outputs: int = v.VOCAB_SIZE) -> Transformer:
 
     with safe_open(path, "pt") as file:
         model = Transformer(Shape(**json.loads(file.metadata()["shape"])), outputs)
-        state = {k: file.get_tensor(k).float() for k in file.keys()}
+        state = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118
     if state["lm_head.weight"].shape[0] != outputs:
         state["lm_head.weight"] = torch.zeros_like(model.lm_head.weight)
     model.load_state_dict(state)

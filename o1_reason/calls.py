@@ -1,0 +1,100 @@
+"""Calls of the policy and the verifier: seeded, checked against their contracts, answered from the ledger if known."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import LedgerError
+from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from, scores_data, scores_from
+from .mdp import Proposals, Score, State, Usage
+from .protocols import Policy, Verifier, check_proposals, check_scores
+
+NOTHING = Usage()
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """One call of the policy: `n` samples from `node`, of which the first is the node's sample number `first`."""
+
+    id: int
+    node: int
+    n: int
+    max_steps: int
+    temperature: float | None
+    first: int
+    bound: Usage = NOTHING  # set aside for the call itself
+    score_bound: Usage = NOTHING  # and for scoring what it brings
+
+
+class Models:
+    """A policy and a verifier as one search uses them."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        verifier: Verifier | None,
+        seed: int,
+        ledger: Ledger | None,
+        warn: Callable[[LedgerError], None],
+    ) -> None:
+        """Raises ConfigurationError if a ledger is given to what has no identity."""
+        self.policy, self.verifier, self.seed, self.ledger = policy, verifier, seed, ledger
+        self._warn = warn
+        self._takes_seed = "seed" in inspect.signature(policy.propose).parameters
+        if ledger is not None:
+            self._policy_identity = identity_of(policy, "policy")
+            self._verifier_identity = identity_of(verifier, "verifier") if verifier else ""
+
+    async def propose(self, order: Order, state: State) -> Proposals:
+        """Raises PolicyError for proposals that break the contract, and whatever the policy raises."""
+        if self.ledger is None:
+            return await self._propose(order, state)
+        key = key_of(
+            self._policy_identity, "propose", state, n=order.n, max_steps=order.max_steps,
+            temperature=order.temperature, first=order.first, seed=self.seed,
+        )  # fmt: skip
+        known = await self.ledger.get(key)
+        if known is not None:
+            return proposals_from(known)
+        proposals = await self._propose(order, state)
+        await self._keep(key, proposals_data(proposals))
+        return proposals
+
+    async def _propose(self, order: Order, state: State) -> Proposals:
+        options: dict[str, Any] = {"temperature": order.temperature}
+        if self._takes_seed:
+            options["seed"] = call_seed(self.seed, state, order.first)
+        proposals = await self.policy.propose(state, order.n, order.max_steps, **options)
+        return check_proposals(proposals, order.n, order.max_steps)
+
+    async def score(self, states: Sequence[State]) -> Sequence[Score]:
+        """Raises VerifierError for scores that break the contract, and whatever the verifier raises."""
+        assert self.verifier is not None
+        if self.ledger is None:
+            return check_scores(await self.verifier.score(states), states)
+        keys = [key_of(self._verifier_identity, "score", state) for state in states]
+        known = [await self.ledger.get(key) for key in keys]
+        scores = [None if record is None else scores_from([record])[0] for record in known]
+        missing = [i for i, score in enumerate(scores) if score is None]
+        if missing:
+            asked = [states[i] for i in missing]
+            for i, score in zip(missing, check_scores(await self.verifier.score(asked), asked), strict=True):
+                scores[i] = score
+                await self._keep(keys[i], scores_data([score])[0])
+        return [score for score in scores if score is not None]
+
+    async def _keep(self, key: str, record: dict[str, Any]) -> None:
+        """A full disk must not lose an answer that was paid for: the search goes on, and says so."""
+        assert self.ledger is not None
+        try:
+            await self.ledger.put(key, record)
+        except LedgerError as error:
+            self._warn(error)
+
+
+def call_seed(seed: int, state: State, first: int) -> int:
+    """63 bits from the search's seed, the state's text and the index of the first sample."""
+    text = "\x1f".join([str(seed), str(first), state.question, *(step.text for step in state.steps)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
