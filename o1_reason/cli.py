@@ -193,3 +193,7 @@ def _data(result: Result, seconds: float, tree: bool) -> dict[str, Any]:
     if tree:
         data["tree"] = result.tree.to_data()
     return data
+
+
+if __name__ == "__main__":
+    app()

@@ -6,9 +6,9 @@
     finalize    answer, confidence, ranking
 
 There is no barrier: calls run in a pool that belongs to the run, a candidate is sent to the verifier the moment its
-generation ends, and every pass of the loop takes one call that has finished. Both drivers (`driver`, `graph`) only call the
-transitions in turn. All that changes the tree goes through the few methods that also write the log, so replaying a
-log gives the same tree: that is how an interrupted run is resumed.
+generation ends, and every pass of the loop takes one call that has finished. Both drivers (`driver`, `graph`) only
+call the transitions in turn. All that changes the tree goes through the few methods that also write the log, so
+replaying a log gives the same tree: that is how an interrupted run is resumed.
 """
 
 from collections import deque
@@ -75,7 +75,9 @@ class Search:
             raise ConfigurationError("the question is empty")
         if not getattr(strategy, "uses_verifier", True):
             verifier = None
-        self.models = Models(policy, verifier, seed, ledger, lambda error: self._emit("failed", node=None, error=error))
+        self.models = Models(
+            policy, verifier, seed, ledger, lambda error: self._emit("failed", node=None, error=str(error))
+        )
         self.strategy, self.budget = strategy, budget
         self.tree = Tree(question, context, seed)
         self.meter = Meter(budget)
@@ -103,9 +105,9 @@ class Search:
         if self.strategy.done(tree):
             self.stop = "done" if self.strategy.answer(tree) is not None else "exhausted"
             return True
-        if self._pool.expired:
+        if self._pool.expired:  # what has finished still counts; nothing more is started
             self.stop = "deadline"
-            return True
+            return not self._pool.finished
         room = self._pool.free - len(self._queue) - len(self._to_score)
         if room > 0 and not self.stop:
             for expansion in self.strategy.select(tree, room):
@@ -338,7 +340,7 @@ class Search:
         if not node.open:
             raise StrategyError(f"{type(self.strategy).__name__} selected node {node.id}, which is finished or dead")
         if self.on_event and tree.last is not None and node.parent != tree.last and node.id != tree.last:
-            self._emit("backtracked", node=node.id, frm=tree.last)
+            self._emit("backtracked", node=node.id, **{"from": tree.last})
         left = expansion.n
         most = self.budget.max_nodes
         if most is not None:
@@ -407,6 +409,8 @@ class Search:
 
     def _send(self) -> None:
         """Start what is outstanding while slots are free, scores first."""
+        if self._pool.expired:
+            return
         while self._to_score and self._pool.free > 0:
             call = self._to_score.popleft()
             states = self._states(call.ids)

@@ -47,9 +47,9 @@ def _fold(log: list[Record], writes: Sequence[list[Record]]) -> list[Record]:
 try:
     from langgraph.channels.delta import DeltaChannel
 
-    _Log = Annotated[list, DeltaChannel(_fold, list, snapshot_frequency=1000)]
+    _channel: Any = DeltaChannel(_fold, list, snapshot_frequency=1000)
 except ImportError:  # langgraph < 1.2.22: the whole log in every checkpoint, O(n^2) bytes
-    _Log = Annotated[list, lambda log, records: _fold(log, [records])]
+    _channel = lambda log, records: _fold(log, [records])  # noqa: E731
 
 
 class ReasonerInput(TypedDict, total=False):
@@ -74,7 +74,7 @@ class ReasonerOutput(TypedDict, total=False):
 class ReasonerState(ReasonerInput, ReasonerOutput, total=False):
     """What the checkpointer keeps: plain JSON types only."""
 
-    log: _Log
+    log: Annotated[list[Any], _channel]
 
 
 class _Live:
@@ -150,19 +150,19 @@ class _Runs(BaseCallbackHandler):
             return self._live[graph_run]
 
 
-class _Node(Runnable[dict[str, Any], Any]):
+class _Node(Runnable[ReasonerState, Any]):
     """One transition as a node; it needs no run of its own in the trace, so it is a bare Runnable."""
 
-    def __init__(self, phase: str, open_search: Callable[[dict[str, Any]], Search], runs: _Runs) -> None:
+    def __init__(self, phase: str, open_search: Callable[[ReasonerState], Search], runs: _Runs) -> None:
         self.name = phase
         self._open = open_search
         self._runs = runs
 
-    async def ainvoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+    async def ainvoke(self, input: ReasonerState, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         live = self._runs.live(config or {}, lambda: _Live(self._open(input), None))
         return await self._step(live.search, get_stream_writer())
 
-    def invoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+    def invoke(self, input: ReasonerState, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         live = self._runs.live(config or {}, lambda: _Live(self._open(input), _Loop()))
         assert live.loop is not None
         return live.loop.run(self._step(live.search, get_stream_writer()))
@@ -226,7 +226,7 @@ def create_reasoner(
         if parts[1] is not None:
             identity_of(parts[1], "verifier")
 
-    def open_search(state: dict[str, Any]) -> Search:
+    def open_search(state: ReasonerState) -> Search:
         return _open(state, *parts, budget, seed, book)
 
     runs = _Runs()
@@ -245,7 +245,7 @@ def create_reasoner(
 
 
 def _open(
-    state: dict[str, Any],
+    state: ReasonerState,
     policy: Policy,
     verifier: Verifier | None,
     strategy: Strategy,
@@ -267,10 +267,11 @@ def _open(
     return search
 
 
-def _question(state: dict[str, Any]) -> tuple[str, tuple[dict[str, Any], ...]]:
+def _question(state: ReasonerState) -> tuple[str, tuple[dict[str, Any], ...]]:
     messages: list[BaseMessage] = convert_to_messages(state.get("messages") or [])
-    if state.get("question") is not None:
-        return state["question"], tuple(_plain(message) for message in messages)
+    question = state.get("question")
+    if question is not None:
+        return question, tuple(_plain(message) for message in messages)
     last = next((i for i in reversed(range(len(messages))) if isinstance(messages[i], HumanMessage)), None)
     if last is None:
         raise ConfigurationError('the input needs a "question", or "messages" with a human message')

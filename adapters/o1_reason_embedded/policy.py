@@ -173,7 +173,8 @@ def distinct(
         with np.errstate(divide="ignore"):
             shift = g[:, None] - child_g + np.log1p(-np.exp(child_g - top))
         child_g = g[:, None] - np.maximum(0, shift) - np.log1p(np.exp(-np.abs(shift)))
-        flat = np.argsort(-child_g, axis=None, kind="stable")[:n]
+        flat = np.argpartition(-child_g, min(n, child_g.size) - 1, axis=None)[:n]
+        flat = flat[np.argsort(-child_g.ravel()[flat])]
         parent, token = np.divmod(flat, child_g.shape[1])
         phi, g = child_phi[parent, token], child_g[parent, token]
         ids = np.concatenate([ids[parent], token[:, None]], 1)

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from o1_reason.errors import ConfigurationError
 from o1_reason.mdp import Step
+from o1_reason.resolve import adapters
 
 LEAST_NUMBERS, MOST_NUMBERS = 3, 5
 MAX_START, MAX_TARGET = 25, 100
@@ -23,8 +24,8 @@ _WORDS = frozenset(
     """
     a all an and are arithmetic basic be by can cards combine countdown digits each equal equals exactly expression
     find five for form four from game get gets give given gives goal how i in integers is it make makes making me must
-    number numbers obtain of on once only operations operators out play please puzzle reach result so solution solve that
-    the them these this three times to total target use used using value way we what with you your
+    number numbers obtain of on once only operations operators out play please puzzle reach result so solution solve
+    that the them these this three times to total target use used using value way we what with you your
     """.split()  # noqa: SIM905
 )
 _STEP = re.compile(r"\s*(\d+) ([-+*/]) (\d+) = (\d+) \(left: (\d+(?: \d+)*)\)\s*")
@@ -58,9 +59,10 @@ def parse(question: str) -> Puzzle:
 
 def _outside(question: str, why: str) -> ConfigurationError:
     shown = question if len(question) <= 60 else question[:57] + "..."
+    others = ", ".join(name for name in adapters() if name != "embedded")
     return ConfigurationError(
         f"the embedded reasoner knows arithmetic puzzles only: {why}; the question was {shown!r}. For other questions "
-        'name an adapter that reaches a language model, such as policy="openai:MODEL", or bring a policy of your own '
+        f"name another adapter (installed: {others or 'none'}) or bring a policy and a verifier of your own "
         "(docs/plug-ins.md)"
     )
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
+from threadpoolctl import ThreadpoolController
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]  # float32 throughout
 Ids = NDArray[np.int64]
 
 
@@ -117,7 +118,8 @@ def _layer(w: dict[str, Array], at: str) -> tuple[Array, ...]:
 
 
 def _rms(x: Array, weight: Array) -> Array:
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(1e-6)) * weight
+    scale: Array = 1 / np.sqrt(np.einsum("...i,...i->...", x, x) / np.float32(x.shape[-1]) + np.float32(1e-6))
+    return x * scale[..., None] * weight
 
 
 def _rotate(x: Array, cos: Array, sin: Array) -> Array:
@@ -141,4 +143,15 @@ async def compute(function: Callable[..., Any], *arguments: Any) -> Any:
 
     So calls finish in the order in which they were made, and a search with a seed repeats exactly.
     """
-    return await asyncio.get_running_loop().run_in_executor(_worker(), function, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(_worker(), _alone, function, *arguments)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """With one BLAS thread: on matrices of this size a second one costs more than it brings."""
+    with _blas().limit(limits=1, user_api="blas"):
+        return function(*arguments)

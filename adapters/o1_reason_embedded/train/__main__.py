@@ -14,10 +14,11 @@ import numpy as np
 import torch
 import typer
 
+from .. import vocab as v
 from ..runtime import Shape
 from . import traces
-from .model import load, save
-from .policy import train_policy
+from .model import Transformer, load, save
+from .policy import Report, train_policy
 from .prm import train_prm
 from .rollouts import continuations, label
 
@@ -112,10 +113,8 @@ def main(
     report(f"weights in {out}")
 
 
-def validate(policy: torch.nn.Module, seed: int, report) -> None:
+def validate(policy: Transformer, seed: int, report: Report) -> None:
     """Greedy and sampled accuracy on the validation puzzles, ranks 801-900."""
-    from .. import vocab as v
-
     puzzles = traces.ranked_puzzles()[800:900]
     prompts = np.array([v.prompt_ids(numbers, 24) for numbers in puzzles])
     greedy = traces.check(continuations(policy, prompts, 4, 0.0, seed), 4).mean()

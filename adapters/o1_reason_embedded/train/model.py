@@ -33,8 +33,10 @@ class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            setattr(self, name, nn.Linear(shape.width, shape.width, bias=False))
+        self.q_proj = nn.Linear(shape.width, shape.width, bias=False)
+        self.k_proj = nn.Linear(shape.width, shape.width, bias=False)
+        self.v_proj = nn.Linear(shape.width, shape.width, bias=False)
+        self.o_proj = nn.Linear(shape.width, shape.width, bias=False)
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor] | None, at: int) -> Tensor:
         rows, length, width = x.shape
@@ -74,6 +76,9 @@ class Layer(nn.Module):
 
 
 class Trunk(nn.Module):
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(v.VOCAB_SIZE, shape.width)
@@ -185,7 +190,7 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 shapes.setdefault(p.shape, []).append(p)
             for same in shapes.values():
-                grads = torch.stack([p.grad for p in same])
+                grads = torch.stack([p.grad for p in same if p.grad is not None])
                 buffer = self.state[same[0]].setdefault("momentum", torch.zeros_like(grads))
                 buffer.lerp_(grads, 1 - group["momentum"])
                 update = orthogonal(grads.lerp(buffer, group["momentum"]))

@@ -29,10 +29,10 @@ def train_policy(
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 1])
     model = Transformer(shape).to(device)
-    forward = torch.compile(model, dynamic=False)
     shares = np.array([share for _, share in pools])
     lengths = np.array([pool.tokens.shape[1] for pool, _ in pools])
     steps = max(1, int(tokens / (batch * (shares @ lengths) / shares.sum())))
+    forward = torch.compile(model, dynamic=False) if steps > 200 else model  # compiling takes a minute
     optimisers = optimizers(model, muon=0.02, adam=3e-3)
     rates = [group["lr"] for o in optimisers for group in o.param_groups]
     started, seen, running = time.monotonic(), 0, 0.0

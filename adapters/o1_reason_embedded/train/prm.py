@@ -27,9 +27,9 @@ def train_prm(
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 3])
     model = load(policy, device, outputs=1)
-    forward = torch.compile(model, dynamic=False)
     rows = np.array([len(d.tokens) for d in data])
     steps = max(1, int(epochs * rows.sum() / batch))
+    forward = torch.compile(model, dynamic=False) if steps > 200 else model  # compiling takes a minute
     optimisers = optimizers(model, muon=0.01, adam=1e-3)
     rates = [group["lr"] for o in optimisers for group in o.param_groups]
     orders = [rng.permutation(size) for size in rows]

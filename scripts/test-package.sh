@@ -1,0 +1,21 @@
+#!/bin/sh
+# Build the sdist, the wheel from the sdist, install the wheel into a fresh environment and test it from outside the
+# checkout, so that nothing is found that was not packaged.
+set -eu
+python=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$python" -m build --sdist --outdir "$work" . >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+mkdir "$work/source"
+tar -xzf "$work"/o1_reason-*.tar.gz -C "$work/source" --strip-components 1
+"$python" -m build --wheel --outdir "$work" "$work/source" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+"$python" -m venv "$work/venv"
+wheel=$(ls "$work"/*.whl)
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$wheel"
+cd "$work"
+venv/bin/o1-reason solve "4 5 6 10"
+venv/bin/python -m pip install --quiet --disable-pip-version-check "o1-reason[dev] @ file://$wheel"
+cp -r source/tests source/graphs source/examples source/docs source/README.md source/CHANGELOG.md source/langgraph.json .
+mkdir elsewhere && cd elsewhere
+../venv/bin/python -m pytest -q -p no:cacheprovider --import-mode=importlib -o asyncio_mode=auto -o timeout=120 \
+    ../tests/unit ../tests/test_laws.py ../tests/test_packaging.py

@@ -1,0 +1,114 @@
+from types import SimpleNamespace
+
+import pytest
+
+from o1_reason import BeamSearch, ConfigurationError, MCTS
+from o1_reason import resolve as module
+from o1_reason.resolve import adapters, resolve_policy, resolve_strategy, resolve_verifier
+from o1_reason.strategies import STRATEGIES
+from o1_reason.testing import ScriptedPolicy, ScriptedVerifier
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Installs adapters by name; an exception in place of one is raised when it loads."""
+
+    def install(**given):
+        def point(name, what):
+            def load():
+                if isinstance(what, Exception):
+                    raise what
+                return what
+
+            return SimpleNamespace(name=name, value=f"package_of_{name}", load=load)
+
+        monkeypatch.setattr(module, "entry_points", lambda group: [point(*item) for item in given.items()])
+
+    return install
+
+
+def test_objects_pass_through():
+    policy, verifier, strategy = ScriptedPolicy({}), ScriptedVerifier({}), BeamSearch()
+    assert resolve_policy(policy) is policy
+    assert resolve_verifier(verifier) is verifier
+    assert resolve_strategy(strategy) is strategy
+    assert resolve_verifier(None) is None
+
+
+def test_a_name_finds_its_adapter_and_hands_on_the_rest(installed):
+    installed(fake=SimpleNamespace(policy=lambda model: ("policy", model), verifier=lambda model: ("verifier", model)))
+    assert resolve_policy("fake:a/b:free") == ("policy", "a/b:free")
+    assert resolve_verifier("fake") == ("verifier", "")
+
+
+def test_the_embedded_adapter_is_installed():
+    assert "embedded" in adapters()
+
+
+def test_an_unknown_adapter_is_refused_with_the_known_ones(installed):
+    installed(beta=object(), alpha=object())
+    with pytest.raises(ConfigurationError, match="no adapter 'gamma' is installed; there are: alpha, beta"):
+        resolve_policy("gamma:model")
+    installed()
+    with pytest.raises(ConfigurationError, match="there are: none"):
+        resolve_policy("")
+
+
+def test_a_broken_adapter_is_named_with_its_reason(installed):
+    installed(broken=ImportError("No module named 'missing'"))
+    with pytest.raises(ConfigurationError, match=r"'broken' \(package_of_broken\) does not load: No module named"):
+        resolve_verifier("broken")
+
+
+def test_an_adapter_without_the_role_says_so(installed):
+    installed(half=SimpleNamespace(policy=lambda model: model))
+    with pytest.raises(ConfigurationError, match="'half' has no verifier"):
+        resolve_verifier("half")
+
+
+@pytest.mark.parametrize(
+    ("resolve", "method"), [(resolve_policy, "propose"), (resolve_verifier, "score"), (resolve_strategy, "select")]
+)
+def test_what_fills_no_role_is_refused_by_what_it_lacks(resolve, method):
+    for given in (7, object(), {}, b"embedded"):
+        with pytest.raises(ConfigurationError, match=method):
+            resolve(given)
+
+
+@pytest.mark.parametrize(
+    ("resolve", "given"), [(resolve_policy, ScriptedPolicy), (resolve_verifier, ScriptedVerifier)]
+)
+def test_a_class_in_place_of_an_object_is_told_how_to_fix_it(resolve, given):
+    with pytest.raises(ConfigurationError, match=rf"give an object: {given.__name__}\(\)"):
+        resolve(given)
+
+
+def test_a_strategy_class_in_place_of_an_object_is_refused():
+    with pytest.raises(ConfigurationError, match="strategy must be"):
+        resolve_strategy(MCTS)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_has_its_name(name):
+    assert type(resolve_strategy(name)) is STRATEGIES[name]
+
+
+def test_an_unknown_strategy_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigurationError, match="unknown strategy 'bfs'; there are: cot, .*beam.*mcts"):
+        resolve_strategy("bfs")
+
+
+@pytest.mark.parametrize("name", ["embedded:large", "embedded:prm+rules"])
+def test_the_embedded_policy_has_no_variants(name):
+    with pytest.raises(ConfigurationError, match=f'there is no "{name}"'.replace("+", r"\+")):
+        resolve_policy(name)
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded:prm", "embedded:rules", "embedded:prm+rules"])
+def test_the_embedded_verifiers_have_names_and_identities(name):
+    assert resolve_verifier(name).identity
+
+
+def test_an_unknown_embedded_verifier_is_refused():
+    with pytest.raises(ConfigurationError, match="no embedded verifier 'x'"):
+        resolve_verifier("embedded:x")
