@@ -18,14 +18,14 @@ from dataclasses import replace
 from importlib import resources
 from typing import Any
 
+from o1_reason_embedded import EmbeddedPolicy, EmbeddedVerifier, RuleVerifier
+from o1_reason_embedded.puzzle import parse, solves
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from o1_reason import Gate, Verifier, search
 from o1_reason.strategies import STRATEGIES
-from o1_reason_embedded import EmbeddedPolicy, EmbeddedVerifier, RuleVerifier
-from o1_reason_embedded.puzzle import parse, solves
 
 SPLITS = {"test": slice(900, 1000), "validation": slice(800, 900)}
 

@@ -7,11 +7,11 @@ they have to be), ``0.5``, ``1/2`` and ``\frac{1}{2}`` are one.
 import re
 from fractions import Fraction
 
-_MARKED = (
-    re.compile(r"(?im)^\s*####\s*(.+?)\s*$"),
-    re.compile(r"(?im)\banswer\s*(?:is)?\s*[:=]\s*(.+?)\s*$"),
-    re.compile(r"(?i)\banswer\s+is\s+(.+?)(?:\.?\s*$|\.\s)", re.MULTILINE),
-    re.compile(r"(?m)^\s*A:\s*(.+?)\s*$"),
+_MARKED = (  # what follows a marker, to the end of the line
+    re.compile(r"^[ \t]*####(.+)$", re.MULTILINE),
+    re.compile(r"\banswer(?:[ \t]+is)?[ \t]?[:=](.+)$", re.MULTILINE | re.IGNORECASE),
+    re.compile(r"\banswer[ \t]+is[ \t]((?:[^.\n]|\.(?=\S))+)", re.MULTILINE | re.IGNORECASE),
+    re.compile(r"^[ \t]*A:(.+)$", re.MULTILINE),
 )
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?%?")
 _FRACTION = re.compile(r"([-+]?)\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")

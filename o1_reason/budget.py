@@ -24,10 +24,13 @@ class Budget:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and (isinstance(value, bool) or not value >= 0):
-                raise ConfigurationError(f"Budget.{field.name} must be a number >= 0 or None; got {value!r}")
-        if self.concurrency < 1:
-            raise ConfigurationError("Budget.concurrency must be at least 1")
+            kind = (int,) if field.name in ("max_calls", "max_tokens", "max_nodes", "concurrency") else (int, float)
+            least = 1 if field.name == "concurrency" else 0
+            if value is None and field.name != "concurrency":
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+                wanted = "an integer" if kind == (int,) else "a number"
+                raise ConfigurationError(f"Budget.{field.name} must be {wanted} >= {least}; got {value!r}")
 
 
 class Meter:

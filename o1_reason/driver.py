@@ -30,7 +30,8 @@ async def search(
     on_event           called with each node created, scored, backtracked to or failed, and at the end
     context            the messages before the question
 
-    Raises ConfigurationError for what cannot work, PolicyError or VerifierError if no call at all succeeded.
+    Raises ConfigurationError for what cannot work, PolicyError or VerifierError if there is no answer and
+    no call of the policy, or none of the verifier, succeeded.
     Cancelling it cancels all its calls.
     """
     book = resolve_ledger(ledger)

@@ -28,6 +28,7 @@ from .tree import ROOT, Node, Tree
 
 Event = dict[str, Any]
 Record = list[Any]
+FAILED = Usage(calls=1)  # a call that failed was made all the same
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Result:
 
 @dataclass(slots=True, eq=False)
 class Scoring:
-    """One call of the verifier, for the nodes `ids`; `bound` is set aside for it."""
+    """One call of the verifier, for the nodes `ids` that an order from `node` brought; `bound` is set aside for it."""
 
+    node: int
     ids: list[int]
     bound: Usage
 
@@ -90,10 +92,12 @@ class Search:
         self._orders: dict[int, Order] = {}  # outstanding
         self._ordered = 0
         self._queue: deque[Order] = deque()  # outstanding and not yet sent
-        self._to_score: deque[Scoring] = deque()
+        self._scorings: dict[int, Scoring] = {}  # outstanding, by their first node
+        self._to_score: deque[Scoring] = deque()  # outstanding and not yet sent
         self._scored: tuple[Scoring, Sequence[Score] | Exception] | None = None
         self._pool: Pool[Order | Scoring] = Pool(budget)
-        self._dearest = {"policy": (1, 0.0, 0.0), "verifier": (1, 0.0, 0.0)}  # calls, tokens, dollars of a sample
+        self._dearest = {"policy": (1, 1.0, 0.0), "verifier": (1, 1.0, 0.0)}  # calls, tokens, dollars of a sample
+        self._worked = {"policy": False, "verifier": verifier is None}
 
     # Transitions.
 
@@ -103,7 +107,7 @@ class Search:
         if self.fresh:
             self._backup(self.fresh)
         if self.strategy.done(tree):
-            self.stop = "done" if self.strategy.answer(tree) is not None else "exhausted"
+            self.stop = self.stop or ("done" if self.strategy.answer(tree) is not None else "exhausted")
             return True
         if self._pool.expired:  # what has finished still counts; nothing more is started
             self.stop = "deadline"
@@ -145,17 +149,17 @@ class Search:
         (call, outcome), self._scored = self._scored, None
         self.meter.reserve(call.bound, -1)
         if isinstance(outcome, Exception):
-            self._unscored(call.ids, self._failure(outcome, VerifierError, "the verifier"))
+            self._unscored(call, self._failure(outcome, VerifierError, "the verifier"))
         else:
-            self._score(call.ids, outcome)
+            self._score(call, outcome)
 
     def finalize(self) -> Result:
-        """The best answer so far. Raises the first failure if nothing at all succeeded."""
+        """The best answer so far. Raises the first failure if no call of the policy, or of the verifier, succeeded."""
         tree = self.tree
         node = self.strategy.answer(tree)
         if node is not None and not (0 <= node < len(tree) and tree.nodes[node].terminal):
             raise StrategyError(f"{type(self.strategy).__name__}.answer gave {node}, which is no finished path")
-        if node is None and self.error is not None and all(n.dead for n in tree.nodes[1:]):
+        if node is None and self.error is not None and not all(self._worked.values()):
             raise self.error
         if self.log is not None:
             self.log.append(["end"])
@@ -210,6 +214,7 @@ class Search:
         if self.log is not None:
             self.log.append(["grow", order.id, proposals_data(proposals)])
         self._settle(order)
+        self._worked["policy"] = True
         self.meter.policy += proposals.usage
         most = self.budget.max_nodes
         ends: dict[int, Node] = {}
@@ -227,17 +232,19 @@ class Search:
         for node in ends.values():
             if self._max_depth is not None and node.depth >= self._max_depth and not node.terminal:
                 tree.kill(node, "maximum depth")
-        if not at.children:
+        if not at.children and not at.pending:
             tree.kill(at, "no proposals")
-            self.fresh.append(at.id)
         if ends and self.models.verifier is not None:
             for node in ends.values():
                 node.waiting = True
             tree.unscored += len(ends)
-            self._to_score.append(Scoring(list(ends), order.score_bound))
+            call = Scoring(at.id, list(ends), order.score_bound)
+            self._scorings[call.ids[0]] = call
+            self._to_score.append(call)
         else:
-            self.fresh.extend(ends)
+            self.fresh.extend(ends or [at.id])
             self.meter.reserve(order.score_bound, -1)
+            tree.settled(at)
 
     def _fail(self, order: Order, why: str) -> None:
         """A call that failed is a dead end, unless its node has other children."""
@@ -247,17 +254,20 @@ class Search:
             self.log.append(["fail", order.id, why])
         self._settle(order)
         self.meter.reserve(order.score_bound, -1)
+        self.meter.policy += FAILED
         tree.returned(at, order.n)
+        tree.settled(at)
         if not at.children and not at.pending:
             tree.kill(at, why)
-            self.fresh.append(at.id)
+        self.fresh.append(at.id)
         if self.on_event:
             self._emit("failed", node=at.id, error=why)
 
-    def _score(self, ids: list[int], scores: Sequence[Score]) -> None:
-        tree = self.tree
+    def _score(self, call: Scoring, scores: Sequence[Score]) -> None:
+        tree, ids = self.tree, call.ids
+        self._worked["verifier"] = True
         if self.log is not None:
-            self.log.append(["score", ids, scores_data(scores)])
+            self.log.append(["score", ids[0], scores_data(scores)])
         usage = NOTHING
         for i, score in zip(ids, scores, strict=True):
             node = tree.nodes[i]
@@ -277,31 +287,35 @@ class Search:
                 self._emit("scored", node=i, reward=node.reward)
         self.meter.verifier += usage
         self._spent("verifier", usage, len(ids))
-        tree.unscored -= len(ids)
-        self.fresh.extend(ids)
+        self._over(call)
 
-    def _unscored(self, ids: list[int], why: str) -> None:
+    def _unscored(self, call: Scoring, why: str) -> None:
         """Candidates whose verifier call failed are dead ends."""
         if self.log is not None:
-            self.log.append(["unscored", ids, why])
-        for i in ids:
+            self.log.append(["unscored", call.ids[0], why])
+        self.meter.verifier += FAILED
+        for i in call.ids:
             node = self.tree.nodes[i]
             node.waiting = False
             self.tree.kill(node, why)
             if self.on_event:
                 self._emit("failed", node=i, error=why)
-        self.tree.unscored -= len(ids)
-        self.fresh.extend(ids)
+        self._over(call)
 
-    def _unaffordable(self, ids: list[int]) -> None:
+    def _unaffordable(self, call: Scoring) -> None:
         """No budget is left to score these; they count without a score."""
         if self.log is not None:
-            self.log.append(["unaffordable", ids])
-        for i in ids:
+            self.log.append(["unaffordable", call.ids[0]])
+        for i in call.ids:
             self.tree.nodes[i].waiting = False
-        self.tree.unscored -= len(ids)
-        self.fresh.extend(ids)
+        self._over(call)
         self.stop = "budget"
+
+    def _over(self, call: Scoring) -> None:
+        del self._scorings[call.ids[0]]
+        self.tree.unscored -= len(call.ids)
+        self.tree.settled(self.tree.nodes[call.node])
+        self.fresh.extend(call.ids)
 
     def replay(self, log: Sequence[Record]) -> None:
         """Bring a new search to where the log ends; calls that were in flight are outstanding again."""
@@ -316,18 +330,17 @@ class Search:
                 self._fail(self._orders[record[0]], record[1])
                 self.error = self.error or PolicyError(record[1])
             elif kind == "score":
-                self._score(list(record[0]), scores_from(record[1]))
+                self._score(self._scorings[record[0]], scores_from(record[1]))
             elif kind == "unscored":
-                self._unscored(list(record[0]), record[1])
+                self._unscored(self._scorings[record[0]], record[1])
                 self.error = self.error or VerifierError(record[1])
             elif kind == "unaffordable":
-                self._unaffordable(list(record[0]))
+                self._unaffordable(self._scorings[record[0]])
             else:
                 self._backup(list(record[0]))
         self.log, self.on_event = mine, events
         self._queue = deque(self._orders.values())
-        waiting = [i for call in self._to_score for i in call.ids if self.tree.nodes[i].waiting]
-        self._to_score = deque(Scoring([i], NOTHING) for i in waiting)
+        self._to_score = deque(self._scorings.values())
 
     # Orders and budget.
 
@@ -417,7 +430,7 @@ class Search:
             if self.meter.limited and call.bound is NOTHING:
                 call.bound = self._bound("verifier", states[0], len(states), 1)
                 if not self.meter.fits(call.bound):
-                    self._unaffordable(call.ids)
+                    self._unaffordable(call)
                     continue
                 self.meter.reserve(call.bound)
             self._pool.start(call, self.models.score, states)

@@ -71,7 +71,7 @@ class SQLiteLedger:
             future = self._worker.submit(function, *arguments)
         try:
             return await asyncio.wrap_future(future)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             raise LedgerError(
                 f"the ledger {self.path} cannot be used ({error}); free some space or give another path"
             ) from error

@@ -27,7 +27,7 @@ class Pool(Generic[Key]):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._ready: asyncio.Event | None = None
         self.finished: deque[tuple[Key, Any]] = deque()
-        self.expired = False
+        self.expired = budget.max_seconds == 0
 
     @property
     def free(self) -> int:
@@ -85,7 +85,7 @@ class Pool(Generic[Key]):
         """Cancel all calls and wait until they are gone."""
         running = self.cancel()
         if running:
-            await asyncio.wait(running, timeout=5.0)  # a plug-in that swallows its cancellation must not hang us
+            await asyncio.wait(running, timeout=1.0)  # a plug-in that swallows its cancellation must not hang us
 
     def _expire(self) -> None:
         self.expired = True

@@ -14,6 +14,7 @@ Beyond the protocols, some optional attributes are honoured:
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 from .errors import PolicyError, VerifierError
@@ -54,7 +55,11 @@ class Strategy(Protocol):
         ...
 
     def backup(self, tree: Tree, new: Sequence[int]) -> None:
-        """Fold nodes just scored, or just found dead, into visits and values; write nothing else."""
+        """Fold `new` nodes into visits and values; write nothing else.
+
+        They are the nodes just scored, just found dead, or whose expansion has just ended without a new child. A
+        node can come more than once.
+        """
         ...
 
     def done(self, tree: Tree) -> bool:
@@ -97,6 +102,6 @@ def check_scores(scores: Sequence[Score], states: Sequence[State]) -> Sequence[S
                 f"a state of {len(state.steps)} steps needs one reward per step, or one in all; got {len(rewards)}"
             )
         for reward in rewards:
-            if not (isinstance(reward, int | float) and math.isfinite(reward) and 0 <= reward <= 1):
+            if not (isinstance(reward, int | float | Real) and math.isfinite(reward) and 0 <= reward <= 1):
                 raise VerifierError(f"a reward must be a number in [0, 1]; got {reward!r}")
     return scores

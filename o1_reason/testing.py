@@ -144,7 +144,7 @@ class RandomWorld:
 
     def _step(self, path: Path, i: int) -> Step | None:
         dice = self._dice("step", path)
-        if path and dice.random() < 0.1:
+        if dice.random() < 0.1:
             return None
         dice = self._dice(f"step{i}", path)
         text = f"{len(path)}.{dice.randrange(self.branch)}"

@@ -23,7 +23,7 @@ class Node:
     samples    how often this step was proposed here; equal siblings are one node
     drawn      samples ordered from here, those in flight included
     pending    samples in flight from here
-    virtual    expansions in flight in the subtree (virtual loss)
+    virtual    orders in the subtree whose samples are in flight or not yet scored (virtual loss)
     key        canonical answer of a terminal node
     waiting    its score is outstanding
     dead       why nothing follows although the node is not terminal, or why it does not count; None: alive
@@ -172,9 +172,12 @@ class Tree:
         """`order`'s samples are back (or failed), and what they brought has been added."""
         node.pending -= n
         self.in_flight -= 1
-        self._virtual(node, -1)
         if not node.pending and not node.unfinished:
             self._close(node)
+
+    def settled(self, node: Node) -> None:
+        """What `order` brought is scored, too: no visit is outstanding any more."""
+        self._virtual(node, -1)
 
     def _virtual(self, node: Node, change: int) -> None:
         while True:
@@ -204,7 +207,7 @@ class Tree:
             node.samples += 1
             if node.key is not None:
                 self.votes[node.key] += node.dead is None
-            if node.open:
+            if node.open and node.samples > node.drawn:
                 self.ends[node.id] = None
             return node, False
         node = Node(len(self.nodes), parent, above.depth + 1, step)
@@ -220,6 +223,8 @@ class Tree:
             if step.answer is not None:
                 node.key = canonical(step.answer)
                 self.votes[node.key] = self.votes.get(node.key, 0) + 1
+            if passing and not above.unfinished and not above.pending:
+                self._close(above)
         else:
             self.ends[node.id] = None
             above.unfinished += 1

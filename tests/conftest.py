@@ -1,9 +1,5 @@
 """Nothing in the suite may reach the network: a connection to anything but this machine is an error."""
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: threads only slow matrices this small down
-
 import socket
 from typing import Any
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from o1_reason_embedded import vocab as v
 from o1_reason_embedded.policy import WEIGHTS
 from o1_reason_embedded.runtime import Cache, Decoder

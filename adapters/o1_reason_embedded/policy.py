@@ -56,8 +56,7 @@ class EmbeddedPolicy:
 
     @property
     def identity(self) -> str:
-        record = decoder(self.weights).record
-        return f"embedded-policy/{record.get('scale')}/{record.get('seed')}/{record.get('loss')}/T={self.temperature}"
+        return f"embedded-policy/{decoder(self.weights).digest}/T={self.temperature}"
 
     def bound(self, state: State, n: int, max_steps: int) -> Usage:
         """Exactly what a call costs."""

@@ -146,10 +146,10 @@ def _combine(a: _Expr, operator: str, b: _Expr) -> _Expr:
     up = tuple(sorted(up + b_up, key=_order))
     down = tuple(sorted(down + b_down, key=_order))
     joiner, splitter = (" + ", " - ") if kind == "+" else (" * ", " / ")
-    parts = [f"({e.text})" if kind == "*" and e.kind == "+" else e.text for e in up]
+    parts = [f"({e.text})" if e.kind == "+" else e.text for e in up]
     text = joiner.join(parts or (["0"] if kind == "+" else ["1"]))
     for e in down:
-        text += splitter + (f"({e.text})" if e.kind in ("+", kind) else e.text)
+        text += splitter + (f"({e.text})" if e.kind == "+" else e.text)
     return _Expr(kind, text, up, down)
 
 
@@ -165,7 +165,9 @@ def solves(puzzle: Puzzle, answer: str) -> bool:
     ``= 24`` at the end is allowed. Nothing is evaluated but integers, + - * / and brackets.
     """
     left, equals, right = answer.partition("=")
-    if (equals and right.strip() != str(puzzle.target)) or len(answer) > 300:
+    if equals and right.strip() != str(puzzle.target):
+        return False
+    if len(answer) > 300 or not re.fullmatch(r"[\d\s+\-*/()]+", left):
         return False
     try:
         tree = ast.parse(left.strip(), mode="eval")

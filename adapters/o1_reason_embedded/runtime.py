@@ -5,6 +5,7 @@ same in PyTorch.
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,7 @@ class Decoder:
         with safe_open(str(path), "numpy") as file:
             metadata = file.metadata()
             w = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         self.shape = shape = Shape(**json.loads(metadata["shape"]))
         self.record: dict[str, object] = json.loads(metadata["record"])
         self._embed = w["model.embed_tokens.weight"]

@@ -25,8 +25,7 @@ class EmbeddedVerifier:
 
     @property
     def identity(self) -> str:
-        record = decoder(self.weights).record
-        return f"embedded-prm/{record.get('scale')}/{record.get('seed')}/{record.get('loss')}"
+        return f"embedded-prm/{decoder(self.weights).digest}"
 
     def bound(self, state: State, n: int, max_steps: int) -> Usage:
         """Exactly what scoring `n` continuations costs: each is read once, whole."""

@@ -19,13 +19,12 @@ def worth(tree: Tree, i: int, aggregate: Aggregate = "last") -> float:
 
 
 def backup_local(tree: Tree, new: Sequence[int], aggregate: Aggregate = "last") -> None:
-    """V(s) = worth of the path to s (0 if dead); N(s) = 1 for s itself, plus its children so far."""
+    """V(s) = worth of the path to s, 0 if it is dead; N(s) = 1. The root keeps 0 and 0."""
     for i in new:
         node = tree.nodes[i]
-        node.visits += 1
-        node.value = 0.0 if node.dead is not None else worth(tree, i, aggregate)
         if node.parent is not None:
-            tree.nodes[node.parent].visits += 1
+            node.visits = 1
+            node.value = 0.0 if node.dead is not None else worth(tree, i, aggregate)
 
 
 def best_terminal(tree: Tree, aggregate: Aggregate = "last") -> int | None:
@@ -46,7 +45,7 @@ def trajectories(tree: Tree, room: int, more: int, max_depth: int, temperature: 
             return orders
         node = tree.nodes[i]
         orders.append(Expansion(i, node.samples - node.drawn, max_depth - node.depth, temperature))
-    if more > 0 and len(orders) < room:
+    if more > 0 and len(orders) < room and tree.nodes[ROOT].open:
         orders.append(Expansion(ROOT, more, max_depth, temperature))
     return orders
 
@@ -56,11 +55,23 @@ def quiet(tree: Tree) -> bool:
     return not tree.in_flight and not tree.unscored
 
 
+def sampled(tree: Tree, n: int) -> bool:
+    """`n` trajectories have been sampled to their ends, as far as the policy had any."""
+    root = tree.nodes[ROOT]
+    return (root.drawn >= n or not root.open) and not tree.ends and quiet(tree)
+
+
 def at_least(least: int, **numbers: int) -> None:
     """Raises ConfigurationError, naming the number, unless all are integers >= `least`."""
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise ConfigurationError(f"{name} must be an integer >= {least}; got {number!r}")
+
+
+def heat(temperature: float | None) -> None:
+    """Raises ConfigurationError unless the temperature is None or a number >= 0."""
+    if temperature is not None and not (isinstance(temperature, int | float) and temperature >= 0):
+        raise ConfigurationError(f"temperature must be a number >= 0, or None; got {temperature!r}")
 
 
 def in_unit(**numbers: float) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..aggregate import Aggregate, Ranking, check_aggregate
 from ..mdp import Expansion
 from ..tree import ROOT, Tree
-from ._local import at_least, backup_local, best_terminal, quiet, worth
+from ._local import at_least, backup_local, best_terminal, heat, quiet, worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class BeamSearch:
     def __post_init__(self) -> None:
         at_least(1, width=self.width, branch=self.branch, max_depth=self.max_depth)
         check_aggregate(self.aggregate)
+        heat(self.temperature)
 
     def select(self, tree: Tree, room: int) -> Sequence[Expansion]:
         if tree.last is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..aggregate import Aggregate, Ranking, Vote, check_aggregate, check_vote
 from ..mdp import Expansion
 from ..tree import ROOT, Tree
-from ._local import at_least, backup_local, best_terminal, quiet, trajectories
+from ._local import at_least, backup_local, best_terminal, heat, sampled, trajectories
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class BestOfN:
         at_least(1, n=self.n, max_depth=self.max_depth)
         check_aggregate(self.aggregate)
         check_vote(self.vote)
+        heat(self.temperature)
 
     def select(self, tree: Tree, room: int) -> Sequence[Expansion]:
         return trajectories(tree, room, self.n - tree.nodes[ROOT].drawn, self.max_depth, self.temperature)
@@ -38,7 +39,7 @@ class BestOfN:
         backup_local(tree, new, self.aggregate)
 
     def done(self, tree: Tree) -> bool:
-        return tree.nodes[ROOT].drawn >= self.n and not tree.ends and quiet(tree)
+        return sampled(tree, self.n)
 
     def answer(self, tree: Tree) -> int | None:
         if self.vote == "none":

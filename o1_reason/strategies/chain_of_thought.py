@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..aggregate import Ranking
 from ..mdp import Expansion
 from ..tree import ROOT, Tree
-from ._local import at_least, backup_local, best_terminal, quiet, trajectories
+from ._local import at_least, backup_local, best_terminal, heat, sampled, trajectories
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class ChainOfThought:
 
     def __post_init__(self) -> None:
         at_least(1, max_depth=self.max_depth)
+        heat(self.temperature)
 
     def select(self, tree: Tree, room: int) -> Sequence[Expansion]:
         return trajectories(tree, room, 1 - tree.nodes[ROOT].drawn, self.max_depth, self.temperature)
@@ -26,7 +27,7 @@ class ChainOfThought:
         backup_local(tree, new)
 
     def done(self, tree: Tree) -> bool:
-        return bool(tree.nodes[ROOT].drawn) and not tree.ends and quiet(tree)
+        return sampled(tree, 1)
 
     def answer(self, tree: Tree) -> int | None:
         return best_terminal(tree)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..aggregate import Ranking
 from ..mdp import Expansion
 from ..tree import ROOT, Tree
-from ._local import at_least, backup_local, best_terminal, in_unit, quiet, worth
+from ._local import at_least, backup_local, best_terminal, heat, in_unit, quiet, worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class DepthFirst:
     def __post_init__(self) -> None:
         at_least(1, branch=self.branch, max_depth=self.max_depth)
         in_unit(threshold=self.threshold, accept=self.accept)
+        heat(self.temperature)
 
     def select(self, tree: Tree, room: int) -> Sequence[Expansion]:
         if not quiet(tree):

@@ -13,7 +13,7 @@ from ..aggregate import Aggregate, Ranking, check_aggregate
 from ..errors import ConfigurationError
 from ..mdp import Expansion
 from ..tree import ROOT, Node, Tree, best
-from ._local import at_least, backup_local, best_terminal, quiet, worth
+from ._local import at_least, backup_local, best_terminal, heat, quiet, worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class DVTS:
     def __post_init__(self) -> None:
         at_least(1, n=self.n, branch=self.branch, max_depth=self.max_depth)
         check_aggregate(self.aggregate)
+        heat(self.temperature)
         if self.n % self.branch:
             raise ConfigurationError(f"n must be a multiple of branch; got {self.n} and {self.branch}")
 

@@ -33,7 +33,7 @@ from ..aggregate import Aggregate, Ranking, check_aggregate
 from ..errors import ConfigurationError
 from ..mdp import Expansion
 from ..tree import ROOT, Node, Tree
-from ._local import at_least, best_terminal, quiet
+from ._local import at_least, best_terminal, heat, quiet
 from .sequential_halving import considered_visits
 
 C_VISIT, C_SCALE = 50.0, 1.0
@@ -66,11 +66,14 @@ class MCTS:
         if not self.c_puct >= 0:
             raise ConfigurationError(f"c_puct must be >= 0; got {self.c_puct!r}")
         check_aggregate(self.aggregate)
+        heat(self.temperature)
 
     def select(self, tree: Tree, room: int) -> Sequence[Expansion]:
         root = tree.nodes[ROOT]
         if not root.drawn:
             return [Expansion(ROOT, self.root_branch or 4 * self.branch, 1, self.temperature)]
+        if not root.visits:
+            return ()
         room = min(room, self._left(tree))
         chosen: dict[int, None] = {}
         for _ in range(room):
@@ -112,7 +115,7 @@ class MCTS:
         """Some leaf at or below the node may be expanded, in so far as the node itself can tell."""
         if node.closed or not node.open or node.waiting or node.depth >= self.max_depth:
             return False
-        return bool(node.children) or not node.drawn
+        return bool(node.visits) or not node.drawn
 
     def _halving(self, tree: Tree, options: Sequence[int], busy: dict[int, int]) -> int:
         """The root action whose turn it is in sequential halving, the best of those with the visits called for."""
@@ -132,11 +135,13 @@ class MCTS:
         return max(options, key=rank)
 
     def backup(self, tree: Tree, new: Sequence[int]) -> None:
-        for i in dict.fromkeys(i if _barren(tree.nodes[i]) else tree.nodes[i].parent or ROOT for i in new):
+        for i in new:
             leaf = tree.nodes[i]
+            if not leaf.drawn and leaf.parent is not None:
+                leaf = tree.nodes[leaf.parent]
             children = [tree.nodes[c] for c in leaf.children]
-            if leaf.pending or any(child.waiting for child in children):
-                continue  # counted once all its samples are scored
+            if leaf.visits or leaf.pending or any(child.waiting for child in children):
+                continue  # counted once, when all its samples are scored
             value = max((first_play(child) for child in children if child.dead is None), default=0.0)
             node: Node | None = leaf
             while node is not None:
@@ -155,11 +160,6 @@ class MCTS:
 
     def ranking(self, tree: Tree) -> Ranking:
         return Ranking(tree, self.aggregate)
-
-
-def _barren(node: Node) -> bool:
-    """Expanded without a child."""
-    return bool(node.drawn) and not node.children
 
 
 def first_play(node: Node) -> float:

@@ -15,7 +15,7 @@ from typing import ClassVar
 from ..aggregate import Ranking
 from ..mdp import Expansion
 from ..tree import ROOT, Tree
-from ._local import at_least, backup_local, quiet, trajectories
+from ._local import at_least, backup_local, heat, quiet, sampled, trajectories
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class SelfConsistency:
 
     def __post_init__(self) -> None:
         at_least(1, n=self.n, max_depth=self.max_depth)
+        heat(self.temperature)
 
     def select(self, tree: Tree, room: int) -> Sequence[Expansion]:
         drawn = tree.nodes[ROOT].drawn
@@ -48,7 +49,7 @@ class SelfConsistency:
         first, second = leaders(tree)
         if first > second + self.n - tree.finished:
             return True
-        return tree.nodes[ROOT].drawn >= self.n and not tree.ends and quiet(tree)
+        return sampled(tree, self.n)
 
     def answer(self, tree: Tree) -> int | None:
         return self.ranking(tree).node

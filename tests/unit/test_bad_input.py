@@ -124,7 +124,9 @@ async def test_a_policy_that_only_breaks_its_contract_is_an_error_that_names_it(
 async def test_a_policy_that_fails_somewhere_makes_a_dead_end_and_the_search_goes_on(outcome, why, strategy):
     result = await search("q", Policy(outcome, at="a"), None, strategy)
     assert result.answer == "2"
-    assert [why in (node.dead or "") for node in result.tree.nodes[1:3]] == [True, False] or result.tree.nodes[1].dead
+    a, b = result.tree.nodes[1:3]
+    assert why in a.dead
+    assert b.dead is None
 
 
 async def test_steps_after_a_terminal_one_break_the_contract():
@@ -183,7 +185,7 @@ async def test_a_call_that_never_returns_is_a_dead_end_after_call_seconds():
     result = await search("q", Hanging(None, at="a"), None, "beam", budget)
     assert (result.stop, result.answer) == ("done", "2")
     assert "no answer within 0.05 seconds" in result.tree.nodes[1].dead
-    with pytest.raises(PolicyError, match="no answer within 0.05 seconds"):
+    with pytest.raises(PolicyError, match=r"no answer within 0\.05 seconds"):
         await search("q", Hanging(None), None, "beam", budget)
 
 
@@ -192,7 +194,7 @@ async def test_a_verifier_that_never_returns_is_a_dead_end_after_call_seconds():
         async def score(self, states):
             await asyncio.sleep(60)
 
-    with pytest.raises(VerifierError, match="no answer within 0.05 seconds"):
+    with pytest.raises(VerifierError, match=r"no answer within 0\.05 seconds"):
         await search("q", ScriptedPolicy({(): ["= 1"]}), Silent(), "beam", Budget(call_seconds=0.05))
 
 

@@ -94,6 +94,14 @@ async def test_calls_and_nodes_never_pass_their_limit(name, bound, samples_per_c
         assert len(result.tree) - 1 <= limit
 
 
+@pytest.mark.parametrize("limit", range(8))
+async def test_whole_trajectories_are_cut_off_at_the_limit_of_nodes(limit):
+    policy = ScriptedPolicy({(): [(Step(f"a{i}"), Step("b"), Step("= 1", True, "1")) for i in range(4)]})
+    result = await search("q", policy, None, "best_of_n", Budget(max_nodes=limit))
+    assert len(result.tree) - 1 == limit
+    assert (result.answer is None) == (limit < 3)
+
+
 @every_strategy
 async def test_tokens_and_dollars_never_pass_their_limit_where_the_bound_is_known(name):
     for limit in range(0, 60, 4):

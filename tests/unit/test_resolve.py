@@ -2,29 +2,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from o1_reason import BeamSearch, ConfigurationError, MCTS
-from o1_reason import resolve as module
+from o1_reason import MCTS, BeamSearch, ConfigurationError
 from o1_reason.resolve import adapters, resolve_policy, resolve_strategy, resolve_verifier
 from o1_reason.strategies import STRATEGIES
 from o1_reason.testing import ScriptedPolicy, ScriptedVerifier
-
-
-@pytest.fixture
-def installed(monkeypatch):
-    """Installs adapters by name; an exception in place of one is raised when it loads."""
-
-    def install(**given):
-        def point(name, what):
-            def load():
-                if isinstance(what, Exception):
-                    raise what
-                return what
-
-            return SimpleNamespace(name=name, value=f"package_of_{name}", load=load)
-
-        monkeypatch.setattr(module, "entry_points", lambda group: [point(*item) for item in given.items()])
-
-    return install
 
 
 def test_objects_pass_through():
@@ -75,9 +56,7 @@ def test_what_fills_no_role_is_refused_by_what_it_lacks(resolve, method):
             resolve(given)
 
 
-@pytest.mark.parametrize(
-    ("resolve", "given"), [(resolve_policy, ScriptedPolicy), (resolve_verifier, ScriptedVerifier)]
-)
+@pytest.mark.parametrize(("resolve", "given"), [(resolve_policy, ScriptedPolicy), (resolve_verifier, ScriptedVerifier)])
 def test_a_class_in_place_of_an_object_is_told_how_to_fix_it(resolve, given):
     with pytest.raises(ConfigurationError, match=rf"give an object: {given.__name__}\(\)"):
         resolve(given)
@@ -94,7 +73,7 @@ def test_every_strategy_has_its_name(name):
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigurationError, match="unknown strategy 'bfs'; there are: cot, .*beam.*mcts"):
+    with pytest.raises(ConfigurationError, match=r"unknown strategy 'bfs'; there are: cot, .*beam.*mcts"):
         resolve_strategy("bfs")
 
 

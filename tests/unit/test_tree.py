@@ -66,6 +66,7 @@ class Played:
                     self.drawn[parent] = self.drawn.get(parent, 0) + 1
                 parent = node.id
         self.tree.returned(self.tree.nodes[at], n)
+        self.tree.settled(self.tree.nodes[at])
 
     def kill(self, pick):
         able = [node for node in self.tree.nodes[1:] if not node.pending]
@@ -81,10 +82,14 @@ def below(tree, i):
     return [i, *(k for child in children(tree, i) for k in below(tree, child))]
 
 
+def ends(tree):
+    return {i for i in tree.ends if tree.nodes[i].samples > tree.nodes[i].drawn}
+
+
 def indexes(tree):
     """All that a tree keeps beside its nodes' own data."""
     votes = {key: count for key, count in tree.votes.items() if count}
-    return tree.levels, set(tree.ends), tree.terminals, votes, tree.finished
+    return tree.levels, ends(tree), tree.terminals, votes, tree.finished
 
 
 @settings(max_examples=150)
@@ -111,7 +116,7 @@ def test_indexes_equal_a_naive_recomputation_at_any_moment(operations):
             votes[key] = votes.get(key, 0) + node.samples
     assert {key: count for key, count in tree.votes.items() if count} == votes
 
-    assert set(tree.ends) == {node.id for node in nodes[1:] if node.open and node.samples > node.drawn}
+    assert ends(tree) == {node.id for node in nodes[1:] if node.open and node.samples > node.drawn}
     assert tree.in_flight == len(played.out)
     for node in nodes:
         assert node.pending == sum(n for at, n, _ in played.out if at == node.id)
@@ -153,6 +158,7 @@ def test_a_chain_of_five_thousand_steps_needs_no_recursion():
         tree.order(node, 1)
         tree.add(depth, Step(f"step {depth}"))
         tree.returned(node, 1)
+        tree.settled(node)
     again = Tree.from_data(json.loads(json.dumps(tree.to_data())))
     assert again == tree
     assert len(again.state(5000).steps) == 5000
@@ -190,13 +196,16 @@ def test_a_closed_node_that_yields_a_new_step_is_open_again_up_to_the_root():
     tree.order(tree.nodes[0], 1)
     a, _ = tree.add(0, Step("a"))
     tree.returned(tree.nodes[0], 1)
+    tree.settled(tree.nodes[0])
     tree.order(a, 1)
     tree.add(a.id, Step("= 1", True, "1"))
     tree.returned(a, 1)
+    tree.settled(a)
     assert tree.nodes[0].closed
     tree.order(a, 1)
     tree.add(a.id, Step("b"))
     tree.returned(a, 1)
+    tree.settled(a)
     assert not a.closed
     assert not tree.nodes[0].closed
 
