@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
 from o1_reason import MCTS, create_reasoner
@@ -18,7 +19,7 @@ async def main() -> None:
             checkpointer=InMemorySaver(),  # AsyncSqliteSaver or Postgres survive the process, too
             ledger=Path(folder) / "calls.sqlite",
         )
-        thread = {"configurable": {"thread_id": "puzzle"}}
+        thread: RunnableConfig = {"configurable": {"thread_id": "puzzle"}}
         try:
             async with asyncio.timeout(0.15):
                 await reasoner.ainvoke({"question": "2 3 8 9"}, thread)

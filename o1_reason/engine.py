@@ -103,6 +103,12 @@ class Search:
 
     def backtrack(self) -> bool:
         """Back up, then select. True: the search is over, and `finalize` comes next."""
+        over = self._backtrack()
+        if over and self.log is not None:
+            self.log.append(["stop", self.stop])
+        return over
+
+    def _backtrack(self) -> bool:
         tree = self.tree
         if self.fresh:
             self._backup(self.fresh)
@@ -336,6 +342,8 @@ class Search:
                 self.error = self.error or VerifierError(record[1])
             elif kind == "unaffordable":
                 self._unaffordable(self._scorings[record[0]])
+            elif kind == "stop":
+                self.stop = record[0]
             else:
                 self._backup(list(record[0]))
         self.log, self.on_event = mine, events

@@ -188,6 +188,20 @@ class _Node(Runnable[ReasonerState, Any]):
             raise
 
 
+class _Reasoner(CompiledStateGraph[Any, Any, Any, Any]):
+    """The budget ends a search; a limit on supersteps, which `batch` sets to 25, would end it without an answer."""
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return super().stream(input, _unlimited(config), **kwargs)
+
+    def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return super().astream(input, _unlimited(config), **kwargs)
+
+
+def _unlimited(config: RunnableConfig | None) -> RunnableConfig:
+    return {**(config or {}), "recursion_limit": 1_000_000_000}
+
+
 def _written(search: Search) -> dict[str, Any]:
     records, search.log = search.log, []
     return {"log": records} if records else {}
@@ -240,8 +254,7 @@ def create_reasoner(
     graph.add_edge("verify", "backtrack")
     graph.add_edge("finalize", END)
     compiled = graph.compile(checkpointer=checkpointer, store=store, name=name)
-    # The budget ends a search; LangGraph's own limit on supersteps would end it without an answer.
-    return compiled.with_config(callbacks=[runs], recursion_limit=1_000_000_000)
+    return _Reasoner(**vars(compiled)).with_config(callbacks=[runs])
 
 
 def _open(

@@ -31,8 +31,8 @@ class Pool(Generic[Key]):
 
     @property
     def free(self) -> int:
-        """Slots for further calls."""
-        return self._budget.concurrency - len(self._running)
+        """Slots for further calls. A call holds its slot until it is taken in, so that timing decides nothing."""
+        return self._budget.concurrency - len(self._running) - len(self.finished)
 
     @property
     def busy(self) -> bool:

@@ -53,7 +53,7 @@ def each(xfail=(), reason=""):
             pytest.param(
                 strategy,
                 id=f"{type(strategy).__name__}-{i}",
-                marks=pytest.mark.xfail(isinstance(strategy, xfail), reason=reason, strict=True) if xfail else (),
+                marks=pytest.mark.xfail(isinstance(strategy, xfail), reason=reason, strict=False) if xfail else (),
             )
             for i, strategy in enumerate(STRATEGIES)
         ],
@@ -61,6 +61,7 @@ def each(xfail=(), reason=""):
 
 
 every_strategy = each()
+STOP_LOST = "why a search stopped is not in its log"
 FREE_SLOT = "a call that has finished and is not yet taken in leaves a free slot, so timing decides what is selected"
 
 
@@ -136,7 +137,7 @@ async def settled(world):
 @pytest.mark.parametrize("concurrency", [1, 4])
 async def test_both_drivers_give_the_same_tree_and_result(strategy, concurrency, request):
     if isinstance(strategy, MCTS) or (isinstance(strategy, DVTS) and concurrency == 1):
-        request.applymarker(pytest.mark.xfail(strict=True, reason=FREE_SLOT))
+        request.applymarker(pytest.mark.xfail(strict=False, reason=FREE_SLOT))
     budget = Budget(concurrency=concurrency)
     direct = await search("q", World(), World(), strategy, budget, seed=7)
     output = await reasoner_of(World(), strategy, budget=budget, seed=7).ainvoke({"question": "q"})
@@ -373,20 +374,29 @@ async def cut_and_resume(strategy):
     return expected, found
 
 
-@each((DepthFirst, DVTS, MCTS), FREE_SLOT + "; what waits for its score is scored in calls of one")
-async def test_a_run_cut_anywhere_resumes_to_the_same_tree_and_answer(strategy):
+@each((DepthFirst, DVTS, MCTS), FREE_SLOT)
+async def test_a_run_cut_anywhere_resumes_to_the_same_result(strategy):
     expected, found = await cut_and_resume(strategy)
-    for key in ("answer", "confidence", "ranking", "tree"):
+    for key in ("answer", "confidence", "ranking", "usage", "tree"):
         assert [out[key] for out in found] == [expected[key]] * len(found)
-    assert {out["usage"]["policy"]["calls"] for out in found} == {expected["usage"]["policy"]["calls"]}
 
 
-@pytest.mark.xfail(strict=True, reason="stop is not in the log; what waits for its score is scored in calls of one")
 @every_strategy
-async def test_a_run_cut_anywhere_resumes_to_the_same_costs_and_reason_to_stop(strategy):
-    expected, found = await cut_and_resume(strategy)
-    for key in ("usage", "stop"):
-        assert [out[key] for out in found] == [expected[key]] * len(found)
+@pytest.mark.parametrize(
+    "node",
+    [
+        "backtrack",
+        "generate",
+        "verify",
+        pytest.param("finalize", marks=pytest.mark.xfail(strict=True, reason=STOP_LOST)),
+    ],
+)
+async def test_a_run_paused_before_a_node_goes_on_to_the_same_reason_to_stop(strategy, node):
+    expected = await reasoner_of(World(), strategy).ainvoke({"question": "q"})
+    reasoner = reasoner_of(World(), strategy, checkpointer=InMemorySaver())
+    await reasoner.ainvoke({"question": "q"}, thread("t"), interrupt_before=[node])
+    output = await reasoner.ainvoke(None, thread("t"))
+    assert (output["stop"], output["answer"]) == (expected["stop"], expected["answer"])
 
 
 @pytest.mark.parametrize("runs_before", [0, 1])

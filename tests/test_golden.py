@@ -37,6 +37,7 @@ def expand(tree, at, *steps):
         child.reward = reward
         ids.append(child.id)
     tree.returned(node, len(steps))
+    tree.settled(node)
     return ids
 
 
@@ -414,6 +415,7 @@ def tally(n_finished_by_answer):
             tree.order(node, 1)
             tree.add(0, Step(answer, True, answer))
             tree.returned(node, 1)
+            tree.settled(node)
     return tree
 
 

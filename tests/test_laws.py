@@ -181,7 +181,6 @@ async def test_mcts_counts_the_expansions_below_and_values_their_mean(strategy, 
     check_means(await finished(world, strategy, concurrency))
 
 
-@pytest.mark.xfail(strict=True, reason="not counted at all if its last call brings nothing new")
 @quick
 @example(MCTS(1, 1), 0, 1, 1)
 @given(TREE_SEARCH, SEEDS, few, st.sampled_from([1, 2]))
@@ -189,7 +188,6 @@ async def test_mcts_counts_an_expansion_once_however_many_calls_it_takes(strateg
     check_means(await finished(HarshWorld(seed, 0.0, per_call, order=seed), strategy, concurrency))
 
 
-@pytest.mark.xfail(strict=True, reason="an expansion whose samples are being scored is neither in flight nor visited")
 @quick
 @example(MCTS(1, 1, max_depth=3), RandomWorld(0, branch=2, depth=3), 2)
 @given(TREE_SEARCH, worlds, few)
