@@ -7,7 +7,7 @@ invocation of a model: a `propose`, a `score`, an `agenerate`, a reward model's 
 both jobs of one and counts as two. A *sample* is one step or solution that was generated and scored, however many of
 them a call carries.
 
-Needs the extra `bench`. Exits with 1 if a promise of docs is broken.
+Needs the extra `bench`. Exits with 1 if a promise is broken.
 """
 
 import asyncio
@@ -84,23 +84,39 @@ class PeerModel(AbstractLanguageModel):
         return await asyncio.gather(*(self.agenerate_single(each, stop) for each in messages))
 
 
-class PeerRewards(AbstractOutcomeRewardModel, AbstractProcessRewardModel):
-    """its_hub's reward model: all candidates in one call, or through `judge` one call each."""
+class PeerJudge(AbstractOutcomeRewardModel):
+    """its_hub's outcome reward model: all candidates in one call, or by `model` in one call each, as its LLMJudge."""
 
-    def __init__(self, judge: PeerModel | None = None) -> None:
-        self.judge = judge
+    def __init__(self, model: PeerModel | None = None) -> None:
+        self.model = model
         self.calls = 0
         self._random = random.Random(0).random
 
-    def score(self, *args: Any, **kwargs: Any) -> Any:
+    def score(self, messages: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
-    async def ascore(self, first: Any, second: Any = None, orchestrator: Any = None, **kwargs: Any) -> Any:
-        many = first if second is None else second
-        if self.judge is not None:
-            return [answer["score"] for answer in await orchestrator.agenerate(self.judge, many)]
+    async def ascore(self, messages: Any, orchestrator: Any = None, **kwargs: Any) -> Any:
+        if self.model is not None:
+            answers = await orchestrator.agenerate(self.model, messages)
+            self.calls = self.model.calls
+            return [answer["score"] for answer in answers]
         self.calls += 1
-        return [self._random() for _ in many]
+        return [self._random() for _ in messages]
+
+
+class PeerStepRewards(AbstractProcessRewardModel):
+    """its_hub's process reward model: all candidates of a level in one call."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._random = random.Random(0).random
+
+    def score(self, prompt_or_messages: Any, steps: Any) -> Any:
+        raise NotImplementedError
+
+    async def ascore(self, prompt_or_messages: Any, steps: Any) -> Any:
+        self.calls += 1
+        return [self._random() for _ in steps]
 
 
 # Workloads: each runs once and says how many calls and samples that took.
@@ -127,17 +143,17 @@ def ours(
 
 def peer_best_of(n: int, *, unlimited: bool, judge: bool) -> Workload:
     async def run() -> Counts:
-        model, rewards = PeerModel(), PeerRewards(PeerModel() if judge else None)
+        model, rewards = PeerModel(), PeerJudge(PeerModel() if judge else None)
         orchestrator = LMOrchestrator(-1) if unlimited else LMOrchestrator()
         await PeerBestOfN(rewards, orchestrator).ainfer(model, QUESTION, n)
-        return model.calls + rewards.calls + (rewards.judge.calls if rewards.judge else 0), n
+        return model.calls + rewards.calls, n
 
     return run
 
 
 def peer_beam(width: int, n: int, depth: int) -> Workload:
     async def run() -> Counts:
-        model, rewards = PeerModel(), PeerRewards()
+        model, rewards = PeerModel(), PeerStepRewards()
         steps = StepGeneration(max_steps=depth, step_token="\n\n")
         await PeerBeamSearch(steps, rewards, beam_width=width).ainfer(model, QUESTION, n)
         return model.calls + rewards.calls, model.calls
@@ -274,9 +290,14 @@ async def best_of(report: Report, quick: bool) -> None:
             "floor: asyncio.gather of the mocks": (floor(64), times),
         }
     )
-    report.table("Best of 64", COLUMNS, rows_of(costs, "o1-reason"), "x ours: CPU per call, against the first row")
+    report.table(
+        "Best of 64",
+        COLUMNS,
+        rows_of(costs, "o1-reason"),
+        "call: an awaited call of either model; sample: generated and scored; x ours: per call, against the first row",
+    )
     mine = costs["o1-reason"].per_call
-    theirs = min(cost.per_call for name, cost in costs.items() if name.startswith("its_hub unlimited"))
+    theirs = costs["its_hub unlimited, all scores in one call"].per_call
     report.promise(
         mine < theirs, f"best of 64: {mine:.1f} us of CPU per call, below its_hub's {theirs:.1f} (unlimited)"
     )

@@ -45,24 +45,9 @@ STRATEGIES = [
 ]
 
 
-def each(xfail=(), reason=""):
-    """Every strategy; a defect that is known to hit some of them marks these."""
-    return pytest.mark.parametrize(
-        "strategy",
-        [
-            pytest.param(
-                strategy,
-                id=f"{type(strategy).__name__}-{i}",
-                marks=pytest.mark.xfail(isinstance(strategy, xfail), reason=reason, strict=False) if xfail else (),
-            )
-            for i, strategy in enumerate(STRATEGIES)
-        ],
-    )
-
-
-every_strategy = each()
-STOP_LOST = "why a search stopped is not in its log"
-FREE_SLOT = "a call that has finished and is not yet taken in leaves a free slot, so timing decides what is selected"
+every_strategy = pytest.mark.parametrize(
+    "strategy", STRATEGIES, ids=lambda s: f"{type(s).__name__}-{STRATEGIES.index(s)}"
+)
 
 
 class World:
@@ -135,9 +120,7 @@ async def settled(world):
 
 @every_strategy
 @pytest.mark.parametrize("concurrency", [1, 4])
-async def test_both_drivers_give_the_same_tree_and_result(strategy, concurrency, request):
-    if isinstance(strategy, MCTS) or (isinstance(strategy, DVTS) and concurrency == 1):
-        request.applymarker(pytest.mark.xfail(strict=False, reason=FREE_SLOT))
+async def test_both_drivers_give_the_same_tree_and_result(strategy, concurrency):
     budget = Budget(concurrency=concurrency)
     direct = await search("q", World(), World(), strategy, budget, seed=7)
     output = await reasoner_of(World(), strategy, budget=budget, seed=7).ainvoke({"question": "q"})
@@ -177,7 +160,6 @@ def test_invoke_works_without_a_loop():
     assert reasoner_of(World(), "beam").invoke({"question": "q"})["stop"] == "done"
 
 
-@pytest.mark.xfail(strict=True, reason="batches run under LangChain's recursion limit of 25, not the graph's own")
 async def test_abatch_gives_what_single_runs_give():
     questions = [{"question": f"q{i}"} for i in range(4)]
     reasoner = reasoner_of(World(), BeamSearch(2, 3))
@@ -208,7 +190,7 @@ def check_events(events, tree, scored):
     assert events[-1]["event"] == "finished"
 
 
-@each((BeamSearch, DVTS, MCTS), FREE_SLOT)
+@every_strategy
 async def test_a_stream_tells_of_each_node_once(strategy):
     events, tree = [], None
     async for mode, chunk in reasoner_of(World(), strategy).astream(
@@ -374,7 +356,7 @@ async def cut_and_resume(strategy):
     return expected, found
 
 
-@each((DepthFirst, DVTS, MCTS), FREE_SLOT)
+@every_strategy
 async def test_a_run_cut_anywhere_resumes_to_the_same_result(strategy):
     expected, found = await cut_and_resume(strategy)
     for key in ("answer", "confidence", "ranking", "usage", "tree"):
@@ -382,15 +364,7 @@ async def test_a_run_cut_anywhere_resumes_to_the_same_result(strategy):
 
 
 @every_strategy
-@pytest.mark.parametrize(
-    "node",
-    [
-        "backtrack",
-        "generate",
-        "verify",
-        pytest.param("finalize", marks=pytest.mark.xfail(strict=True, reason=STOP_LOST)),
-    ],
-)
+@pytest.mark.parametrize("node", ["backtrack", "generate", "verify", "finalize"])
 async def test_a_run_paused_before_a_node_goes_on_to_the_same_reason_to_stop(strategy, node):
     expected = await reasoner_of(World(), strategy).ainvoke({"question": "q"})
     reasoner = reasoner_of(World(), strategy, checkpointer=InMemorySaver())

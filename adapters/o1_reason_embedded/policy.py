@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from o1_reason.errors import PolicyError
+from o1_reason.errors import ConfigurationError, PolicyError
 from o1_reason.mdp import Proposals, State, Step, Usage
 
 from . import vocab as v
 from .puzzle import Puzzle, expression, parse
-from .runtime import Cache, Decoder, compute, decoder
+from .runtime import Array, Cache, Decoder, Ids, compute, decoder
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -45,21 +44,29 @@ class EmbeddedPolicy:
     Kool et al. 2019, arXiv 1903.06059); whole solutions independently, so that they can vote. `temperature` 0 is
     greedy and gives one candidate. Malformed output, which is rare, is dropped: fewer than n come back.
 
+    `min_p` in [0, 1] bars tokens less likely than `min_p` times the likeliest one (single steps only): a step that is
+    asked for because nothing better is left is rarely a legal one.
+
     Calls of an object are repeatable in their order; within a search, each by itself (the engine passes `seed`).
     """
 
-    def __init__(self, temperature: float = 1.0, seed: int = 0, weights: Path | None = None) -> None:
+    def __init__(
+        self, temperature: float = 1.0, min_p: float = 0.05, seed: int = 0, weights: Path | None = None
+    ) -> None:
+        if not (temperature >= 0 and 0 <= min_p <= 1):
+            raise ConfigurationError(f"need temperature >= 0 and min_p in [0, 1]; got {temperature} and {min_p}")
         self.temperature = temperature
+        self.min_p = min_p
         self.seed = seed
         self.weights = weights or WEIGHTS / "policy.safetensors"
         self._calls = 0
 
     @property
     def identity(self) -> str:
-        return f"embedded-policy/{decoder(self.weights).digest}/T={self.temperature}"
+        return f"embedded-policy/{decoder(self.weights).digest}/T={self.temperature}/min_p={self.min_p}"
 
     def bound(self, state: State, n: int, max_steps: int) -> Usage:
-        """Exactly what a call costs."""
+        """The most a call costs: single steps may turn out fewer than `n`."""
         prefix = prefix_of(state)
         return Usage(1, len(prefix.ids), n * prefix.tokens(max_steps))
 
@@ -90,17 +97,19 @@ class EmbeddedPolicy:
         cache = Cache(model.shape, 1, len(prefix.ids) + tokens)
         logits = model.logits(model.forward(np.array([prefix.ids]), cache)[:, -1])
         rng = np.random.default_rng(seed)
-        sample = distinct if steps == 1 and n > 1 else independent
-        ids, logprobs = sample(model, logits, cache, n, tokens, temperature, rng)
+        if steps == 1 and n > 1:
+            ids, logprobs, paid = distinct(model, logits, cache, n, tokens, temperature, self.min_p, rng)
+        else:
+            ids, logprobs = independent(model, logits, cache, n, tokens, temperature, rng)
+            paid = n * tokens
         candidates = tuple(
-            candidate for row, logprob in zip(ids, logprobs, strict=True)
+            candidate
+            for row, logprob in zip(ids, logprobs, strict=True)
             if (candidate := self._read(state, prefix, row, logprob))
-        )  # fmt: skip
-        return Proposals(candidates, Usage(1, len(prefix.ids), n * tokens))
+        )
+        return Proposals(candidates, Usage(1, len(prefix.ids), paid))
 
-    def _read(
-        self, state: State, prefix: Prefix, ids: NDArray[np.int64], logprobs: NDArray[np.float32]
-    ) -> tuple[Step, ...]:
+    def _read(self, state: State, prefix: Prefix, ids: Ids, logprobs: Array) -> tuple[Step, ...]:
         """Sampled tokens as steps; nothing if they are malformed."""
         found: list[Step] = []
         at = 0
@@ -124,18 +133,14 @@ class EmbeddedPolicy:
         return tuple(found)
 
 
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_softmax(logits: Array) -> Array:
     top = logits - logits.max(-1, keepdims=True)
     return top - np.log(np.exp(top).sum(-1, keepdims=True))
 
 
-Sampled = tuple[NDArray[np.int64], NDArray[np.float32]]
-
-
 def independent(
-    model: Decoder, logits: NDArray[np.float32], cache: Cache, n: int, tokens: int, temperature: float,
-    rng: np.random.Generator,
-) -> Sampled:  # fmt: skip
+    model: Decoder, logits: Array, cache: Cache, n: int, tokens: int, temperature: float, rng: np.random.Generator
+) -> tuple[Ids, Array]:
     """`n` independent samples: token ids and their log-probabilities at temperature 1, each (n, tokens)."""
     cache = cache.take(np.zeros(n, np.int64))
     logits = np.repeat(logits, n, 0)
@@ -152,33 +157,37 @@ def independent(
 
 
 def distinct(
-    model: Decoder, logits: NDArray[np.float32], cache: Cache, n: int, tokens: int, temperature: float,
+    model: Decoder, logits: Array, cache: Cache, n: int, tokens: int, temperature: float, min_p: float,
     rng: np.random.Generator,
-) -> Sampled:  # fmt: skip
-    """`n` samples without replacement by stochastic beam search, in the order in which they would be drawn.
+) -> tuple[Ids, Array, int]:  # fmt: skip
+    """Up to `n` samples without replacement by stochastic beam search, in the order in which they would be drawn.
 
     phi is the log-probability of a partial sequence, G its perturbation: Gumbel(phi), conditioned on the greatest
-    child's G being the parent's (arXiv 1903.06059, algorithm 1 and appendix B.3).
+    child's G being the parent's (arXiv 1903.06059, algorithm 1 and appendix B.3). Also returns the tokens sampled,
+    those of sequences that fell out of the beam included.
     """
     phi = np.zeros(1)
     g = np.zeros(1)
     ids = np.empty((1, 0), np.int64)
     logprobs = np.empty((1, 0), np.float32)
+    paid = 0
     for at in range(tokens):
         plain = log_softmax(logits)
-        child_phi = phi[:, None] + log_softmax(logits / temperature)
-        child_g = child_phi + rng.gumbel(size=child_phi.shape)
-        top = child_g.max(1, keepdims=True)
+        row, token = np.nonzero(plain >= plain.max(1, keepdims=True) + np.log(max(min_p, 1e-30)))
+        child_phi = phi[row] + log_softmax(logits / temperature)[row, token]
+        child_g = child_phi + rng.gumbel(size=logits.shape)[row, token]
+        top = np.full(len(phi), -np.inf)
+        np.maximum.at(top, row, child_g)
         with np.errstate(divide="ignore"):
-            shift = g[:, None] - child_g + np.log1p(-np.exp(child_g - top))
-        child_g = g[:, None] - np.maximum(0, shift) - np.log1p(np.exp(-np.abs(shift)))
-        flat = np.argpartition(-child_g, min(n, child_g.size) - 1, axis=None)[:n]
-        flat = flat[np.argsort(-child_g.ravel()[flat])]
-        parent, token = np.divmod(flat, child_g.shape[1])
-        phi, g = child_phi[parent, token], child_g[parent, token]
+            shift = g[row] - child_g + np.log1p(-np.exp(child_g - top[row]))
+        child_g = g[row] - np.maximum(0, shift) - np.log1p(np.exp(-np.abs(shift)))
+        kept = np.argsort(-child_g, kind="stable")[:n]
+        parent, token = row[kept], token[kept]
+        phi, g = child_phi[kept], child_g[kept]
         ids = np.concatenate([ids[parent], token[:, None]], 1)
         logprobs = np.concatenate([logprobs[parent], plain[parent, token][:, None]], 1)
+        paid += len(kept)
         if at + 1 < tokens:
             cache = cache.take(parent)
             logits = model.logits(model.forward(token[:, None], cache)[:, -1])
-    return ids, logprobs
+    return ids, logprobs, paid
