@@ -36,7 +36,9 @@ def puzzles(split: str) -> list[str]:
     return text.splitlines()[SPLITS[split]]
 
 
-async def run(strategy: Any, verifier: Verifier | None, questions: list[str], seeds: int, tick: Any) -> dict[str, float]:
+async def run(
+    strategy: Any, verifier: Verifier | None, questions: list[str], seeds: int, tick: Any
+) -> dict[str, float]:
     """Means over puzzles and seeds of what the table shows."""
     policy = EmbeddedPolicy()
     right = [0.0] * len(questions)

@@ -1,5 +1,6 @@
 """The reasoner as a node of your own graph: your state, your keys, one more node."""
 
+from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from o1_reason import Budget, create_reasoner
@@ -27,7 +28,8 @@ graph = builder.compile()
 
 
 async def main() -> None:
-    state = await graph.ainvoke({"messages": [("user", "Make 24 from 4, 5, 6 and 10")]})
+    question = HumanMessage("Make 24 from 4, 5, 6 and 10")
+    state = await graph.ainvoke({"messages": [question]})  # type: ignore[arg-type]
     print(state["messages"][-1].text, "checked" if state["checked"] else "not sure")
 
 

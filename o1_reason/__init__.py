@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .budget import Budget
 from .driver import search
-from .engine import Result
 from .errors import ConfigurationError, LedgerError, O1ReasonError, PolicyError, StrategyError, VerifierError
 from .ledger import Ledger, SQLiteLedger, StoreLedger
 from .mdp import Expansion, Proposals, Score, State, Step, Usage
 from .protocols import Policy, Strategy, Verifier
+from .result import Result
 from .strategies import DVTS, MCTS, BeamSearch, BestOfN, ChainOfThought, DepthFirst, SelfConsistency
 from .tree import Node, Tree
 from .verifiers import Gate

@@ -1,6 +1,7 @@
 """What a search may spend, and the meter that keeps it within that."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from .errors import ConfigurationError
 from .mdp import Usage
@@ -43,8 +44,7 @@ class Meter:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.policy = Usage()
-        self.verifier = Usage()
+        self._spent: dict[str, list[Any]] = {"policy": [0, 0, 0, None], "verifier": [0, 0, 0, None]}  # as in Usage
         self._calls = 0  # reserved by calls in flight
         self._tokens = 0
         self._usd = 0.0
@@ -70,6 +70,23 @@ class Meter:
             self._calls += sign * bound.calls
             self._tokens += sign * bound.tokens
             self._usd += sign * (bound.cost_usd or 0.0)
+
+    def spend(self, role: str, usage: Usage) -> None:
+        """Count what a call of "policy" or "verifier" cost."""
+        spent = self._spent[role]
+        spent[0] += usage.calls
+        spent[1] += usage.prompt_tokens
+        spent[2] += usage.completion_tokens
+        if usage.cost_usd is not None:
+            spent[3] = usage.cost_usd + (spent[3] or 0.0)
+
+    @property
+    def policy(self) -> Usage:
+        return Usage(*self._spent["policy"])
+
+    @property
+    def verifier(self) -> Usage:
+        return Usage(*self._spent["verifier"])
 
     @property
     def usage(self) -> Usage:

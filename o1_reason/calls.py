@@ -8,10 +8,8 @@ from typing import Any
 
 from .errors import LedgerError
 from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from, scores_data, scores_from
-from .mdp import Proposals, Score, State, Usage
+from .mdp import NOTHING, Proposals, Score, State, Usage
 from .protocols import Policy, Verifier, check_proposals, check_scores
-
-NOTHING = Usage()
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +24,15 @@ class Order:
     first: int
     bound: Usage = NOTHING  # set aside for the call itself
     score_bound: Usage = NOTHING  # and for scoring what it brings
+
+
+@dataclass(slots=True, eq=False)
+class Scoring:
+    """One call of the verifier, for the nodes `ids` that an order from `node` brought; `bound` is set aside for it."""
+
+    node: int
+    ids: list[int]
+    bound: Usage
 
 
 class Models:

@@ -17,9 +17,9 @@ from rich.text import Text
 from . import __version__
 from .budget import Budget
 from .driver import search
-from .engine import Result
 from .errors import ConfigurationError, O1ReasonError
 from .resolve import adapters, resolve_policy, resolve_strategy, resolve_verifier
+from .result import Result
 from .show import TreeView
 from .strategies import STRATEGIES
 
@@ -49,7 +49,7 @@ def main(
 
     o1-reason solve "4 5 6 10"
 
-    o1-reason solve "Make 40 from 3, 7, 9 and 12" --strategy mcts --tree
+    o1-reason solve "Make 40 from 2, 5, 7 and 11" --strategy mcts --tree
 
     o1-reason solve "1 5 5 5" -s mcts -o simulations=200 --budget-seconds 5 --json
 

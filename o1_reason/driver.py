@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .budget import Budget
-from .engine import Event, Result, Search
+from .engine import Event, Search
 from .ledger import resolve_ledger
 from .resolve import resolve_policy, resolve_strategy, resolve_verifier
+from .result import Result
 
 
 async def search(

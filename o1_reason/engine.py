@@ -13,47 +13,23 @@ replaying a log gives the same tree: that is how an interrupted run is resumed.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .aggregate import Ranking, answer_of
 from .budget import Budget, Meter
-from .calls import NOTHING, Models, Order
+from .calls import Models, Order, Scoring
 from .errors import ConfigurationError, LedgerError, O1ReasonError, PolicyError, StrategyError, VerifierError
 from .ledger import Ledger, proposals_data, proposals_from, scores_data, scores_from
-from .mdp import Expansion, Proposals, Score, State, Usage
+from .mdp import NOTHING, Expansion, Proposals, Score, State, Usage
 from .pool import Pool
+from .prices import Prices
 from .protocols import Policy, Strategy, Verifier
+from .result import Result
 from .tree import ROOT, Node, Tree
 
 Event = dict[str, Any]
 Record = list[Any]
 FAILED = Usage(calls=1)  # a call that failed was made all the same
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a search found, and what it cost."""
-
-    answer: str | None  # final answer, as the chosen path states it
-    text: str  # the chosen reasoning, whole
-    confidence: float | None  # in [0, 1]: the verifier's score of the answer, or its share of the vote
-    stop: str  # "done" | "budget" | "deadline" | "exhausted"
-    usage: Usage
-    policy_usage: Usage
-    verifier_usage: Usage
-    tree: Tree
-    node: int | None  # the chosen leaf
-    ranking: tuple[tuple[str, float], ...]  # distinct answers, best first
-
-
-@dataclass(slots=True, eq=False)
-class Scoring:
-    """One call of the verifier, for the nodes `ids` that an order from `node` brought; `bound` is set aside for it."""
-
-    node: int
-    ids: list[int]
-    bound: Usage
 
 
 class Search:
@@ -88,6 +64,7 @@ class Search:
         self.fresh: list[int] = []  # scored or found dead, not yet backed up
         self.log = log  # what has happened since it was last taken, if anybody reads it
         self.on_event = on_event
+        self._answer: int | None = None  # known once the strategy is done
         self._max_depth = getattr(strategy, "max_depth", None)
         self._orders: dict[int, Order] = {}  # outstanding
         self._ordered = 0
@@ -96,7 +73,7 @@ class Search:
         self._to_score: deque[Scoring] = deque()  # outstanding and not yet sent
         self._scored: tuple[Scoring, Sequence[Score] | Exception] | None = None
         self._pool: Pool[Order | Scoring] = Pool(budget)
-        self._dearest = {"policy": (1, 1.0, 0.0), "verifier": (1, 1.0, 0.0)}  # calls, tokens, dollars of a sample
+        self._prices = Prices(policy, verifier, self.meter)
         self._worked = {"policy": False, "verifier": verifier is None}
 
     # Transitions.
@@ -113,13 +90,17 @@ class Search:
         if self.fresh:
             self._backup(self.fresh)
         if self.strategy.done(tree):
-            self.stop = self.stop or ("done" if self.strategy.answer(tree) is not None else "exhausted")
+            self._answer = self.strategy.answer(tree)
+            self.stop = self.stop or ("done" if self._answer is not None else "exhausted")
             return True
         if self._pool.expired:  # what has finished still counts; nothing more is started
             self.stop = "deadline"
-            return not self._pool.finished
-        room = self._pool.free - len(self._queue) - len(self._to_score)
-        if room > 0 and not self.stop:
+            while self._pool.finished:
+                self._take_in(*self._pool.finished.popleft())
+            self._backup(self.fresh)
+            return True
+        room = 0 if self.stop else self._pool.free - len(self._queue) - len(self._to_score)
+        if room > 0:
             for expansion in self.strategy.select(tree, room):
                 if not self._place(expansion):
                     self.stop = "budget"
@@ -134,27 +115,34 @@ class Search:
 
         One call a pass: the tree then depends on the order in which calls finish, and on nothing finer in time.
         """
-        self._send()
-        await self._pool.wait()
+        if self._to_score or self._queue:
+            self._send()
         if not self._pool.finished:
-            return
+            await self._pool.wait()
+            if not self._pool.finished:
+                return
         call, outcome = self._pool.finished.popleft()
         if isinstance(call, Scoring):
             self._scored = call, outcome
-        elif isinstance(outcome, Exception):
-            self._fail(call, self._failure(outcome, PolicyError, "the policy"))
-        else:
-            self._spent("policy", outcome.usage, call.n)
-            self._grow(call, outcome)
+            return
+        self._take_in(call, outcome)
+        if self._to_score or self._queue:
             self._send()
 
     async def verify(self) -> None:
         """Take in what the verifier has scored, if it was its call that finished."""
-        if self._scored is None:
-            return
-        (call, outcome), self._scored = self._scored, None
-        self.meter.reserve(call.bound, -1)
-        if isinstance(outcome, Exception):
+        if self._scored is not None:
+            (call, outcome), self._scored = self._scored, None
+            self._take_in(call, outcome)
+
+    def _take_in(self, call: Order | Scoring, outcome: Any) -> None:
+        """What a finished call brought, or how it failed."""
+        if isinstance(call, Order):
+            if isinstance(outcome, Exception):
+                self._fail(call, self._failure(outcome, PolicyError, "the policy"))
+            else:
+                self._grow(call, outcome)
+        elif isinstance(outcome, Exception):
             self._unscored(call, self._failure(outcome, VerifierError, "the verifier"))
         else:
             self._score(call, outcome)
@@ -162,7 +150,7 @@ class Search:
     def finalize(self) -> Result:
         """The best answer so far. Raises the first failure if no call of the policy, or of the verifier, succeeded."""
         tree = self.tree
-        node = self.strategy.answer(tree)
+        node = self._answer if self._answer is not None else self.strategy.answer(tree)
         if node is not None and not (0 <= node < len(tree) and tree.nodes[node].terminal):
             raise StrategyError(f"{type(self.strategy).__name__}.answer gave {node}, which is no finished path")
         if node is None and self.error is not None and not all(self._worked.values()):
@@ -221,7 +209,9 @@ class Search:
             self.log.append(["grow", order.id, proposals_data(proposals)])
         self._settle(order)
         self._worked["policy"] = True
-        self.meter.policy += proposals.usage
+        self.meter.spend("policy", proposals.usage)
+        if self.meter.limited:
+            self._prices.remember("policy", proposals.usage, order.n)
         most = self.budget.max_nodes
         ends: dict[int, Node] = {}
         for candidate in proposals.candidates:
@@ -235,9 +225,10 @@ class Search:
             if new or (node is not at and node.reward is None and not node.waiting and not node.dead):
                 ends[node.id] = node
         tree.returned(at, order.n)
-        for node in ends.values():
-            if self._max_depth is not None and node.depth >= self._max_depth and not node.terminal:
-                tree.kill(node, "maximum depth")
+        if self._max_depth is not None:
+            for node in ends.values():
+                if node.depth >= self._max_depth and not node.terminal:
+                    tree.kill(node, "maximum depth")
         if not at.children and not at.pending:
             tree.kill(at, "no proposals")
         if ends and self.models.verifier is not None:
@@ -249,7 +240,8 @@ class Search:
             self._to_score.append(call)
         else:
             self.fresh.extend(ends or [at.id])
-            self.meter.reserve(order.score_bound, -1)
+            if self.meter.limited:
+                self.meter.reserve(order.score_bound, -1)
             tree.settled(at)
 
     def _fail(self, order: Order, why: str) -> None:
@@ -260,7 +252,7 @@ class Search:
             self.log.append(["fail", order.id, why])
         self._settle(order)
         self.meter.reserve(order.score_bound, -1)
-        self.meter.policy += FAILED
+        self.meter.spend("policy", FAILED)
         tree.returned(at, order.n)
         tree.settled(at)
         if not at.children and not at.pending:
@@ -291,15 +283,16 @@ class Search:
                     above.reward = float(reward)
             if self.on_event:
                 self._emit("scored", node=i, reward=node.reward)
-        self.meter.verifier += usage
-        self._spent("verifier", usage, len(ids))
+        self.meter.spend("verifier", usage)
+        if self.meter.limited:
+            self._prices.remember("verifier", usage, len(ids))
         self._over(call)
 
     def _unscored(self, call: Scoring, why: str) -> None:
         """Candidates whose verifier call failed are dead ends."""
         if self.log is not None:
             self.log.append(["unscored", call.ids[0], why])
-        self.meter.verifier += FAILED
+        self.meter.spend("verifier", FAILED)
         for i in call.ids:
             node = self.tree.nodes[i]
             node.waiting = False
@@ -318,6 +311,8 @@ class Search:
         self.stop = "budget"
 
     def _over(self, call: Scoring) -> None:
+        if self.meter.limited:
+            self.meter.reserve(call.bound, -1)
         del self._scorings[call.ids[0]]
         self.tree.unscored -= len(call.ids)
         self.tree.settled(self.tree.nodes[call.node])
@@ -369,61 +364,24 @@ class Search:
         per_call = getattr(self.models.policy, "samples_per_call", None) or left
         asked = left == expansion.n
         while left > 0:
-            n, price, score_price = self._affordable(node, min(left, per_call), expansion.max_steps)
-            if n == 0:
-                return False
-            self.meter.reserve(price)
-            self.meter.reserve(score_price)
-            order = Order(self._ordered, node.id, n, expansion.max_steps, expansion.temperature, node.drawn)
-            order.bound, order.score_bound = price, score_price
+            want = min(left, per_call)
+            order = Order(self._ordered, node.id, want, expansion.max_steps, expansion.temperature, node.drawn)
+            if self.meter.limited:
+                bare = not tree.terminals  # as long as no path is finished, generation may take what scoring would need
+                quote = self._prices.affordable(tree.state(node.id), want, expansion.max_steps, bare)
+                order.n, order.bound, order.score_bound = quote
+                if order.n == 0:
+                    return False
+                self.meter.reserve(order.bound)
+                self.meter.reserve(order.score_bound)
             self._order(order)
-            asked = asked and n == min(left, per_call)
-            left -= n
+            asked = asked and order.n == want
+            left -= order.n
         return asked
 
-    def _affordable(self, node: Node, n: int, max_steps: int) -> tuple[int, Usage, Usage]:
-        """The most samples that may be ordered, and what to set aside for them and for their scores.
-
-        As long as there is no finished path at all, generation may take what scoring would need.
-        """
-        if not self.meter.limited:
-            return n, NOTHING, NOTHING
-        state = self.tree.state(node.id)
-        for k in range(n, 0, -1):
-            price = self._bound("policy", state, k, max_steps)
-            scoring = self._bound("verifier", state, k, max_steps)
-            if self.meter.fits(price + scoring):
-                return k, price, scoring
-        if not self.tree.terminals and self.models.verifier is not None:
-            for k in range(n, 0, -1):
-                price = self._bound("policy", state, k, max_steps)
-                if self.meter.fits(price):
-                    return k, price, NOTHING
-        return 0, NOTHING, NOTHING
-
-    def _bound(self, role: str, state: State, n: int, max_steps: int) -> Usage:
-        plug_in = self.models.policy if role == "policy" else self.models.verifier
-        if plug_in is None:
-            return NOTHING
-        bound = getattr(plug_in, "bound", None)
-        if bound is not None:
-            return bound(state, n, max_steps)
-        calls, tokens, dollars = self._dearest[role]
-        return Usage(calls, round(tokens * n), 0, dollars * n)
-
-    def _spent(self, role: str, usage: Usage, n: int) -> None:
-        if not self.meter.limited:
-            return
-        calls, tokens, dollars = self._dearest[role]
-        per = max(n, 1)
-        self._dearest[role] = (
-            max(calls, usage.calls),
-            max(tokens, usage.tokens / per),
-            max(dollars, (usage.cost_usd or 0.0) / per),
-        )
-
     def _settle(self, order: Order) -> None:
-        self.meter.reserve(order.bound, -1)
+        if self.meter.limited:
+            self.meter.reserve(order.bound, -1)
         del self._orders[order.id]
 
     # Calls.
@@ -436,8 +394,9 @@ class Search:
             call = self._to_score.popleft()
             states = self._states(call.ids)
             if self.meter.limited and call.bound is NOTHING:
-                call.bound = self._bound("verifier", states[0], len(states), 1)
+                call.bound = self._prices.bound("verifier", states[0], len(states), 1)
                 if not self.meter.fits(call.bound):
+                    call.bound = NOTHING
                     self._unaffordable(call)
                     continue
                 self.meter.reserve(call.bound)
@@ -448,15 +407,11 @@ class Search:
 
     def _states(self, ids: Sequence[int]) -> list[State]:
         """The states at `ids`; siblings share the walk to the root."""
-        known: dict[int, State] = {}
-        states: list[State] = []
+        tree, states = self.tree, []
         for i in ids:
-            node = self.tree.nodes[i]
-            parent = node.parent or ROOT
-            if parent not in known:
-                known[parent] = self.tree.state(parent)
+            node = tree.nodes[i]
             assert node.step is not None
-            states.append(known[parent] + node.step)
+            states.append(tree.state(node.parent or ROOT) + node.step)
         return states
 
     def _failure(self, error: Exception, kind: type[O1ReasonError], who: str) -> str:

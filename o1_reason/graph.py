@@ -26,11 +26,12 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from .budget import Budget
-from .engine import Record, Result, Search
+from .engine import Record, Search
 from .errors import ConfigurationError
 from .ledger import Ledger, identity_of, resolve_ledger
 from .protocols import Policy, Strategy, Verifier
 from .resolve import resolve_policy, resolve_strategy, resolve_verifier
+from .result import Result
 
 
 def _fold(log: list[Record], writes: Sequence[list[Record]]) -> list[Record]:
@@ -47,7 +48,7 @@ def _fold(log: list[Record], writes: Sequence[list[Record]]) -> list[Record]:
 try:
     from langgraph.channels.delta import DeltaChannel
 
-    _channel: Any = DeltaChannel(_fold, list, snapshot_frequency=1000)
+    _channel: Any = DeltaChannel(_fold, list, snapshot_frequency=4000)
 except ImportError:  # langgraph < 1.2.22: the whole log in every checkpoint, O(n^2) bytes
     _channel = lambda log, records: _fold(log, [records])  # noqa: E731
 

@@ -43,6 +43,9 @@ class Usage:
         }
 
 
+NOTHING = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One piece of reasoning, or the final answer."""

@@ -23,9 +23,10 @@ class Pool(Generic[Key]):
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._running: dict[asyncio.Task[None], float] = {}  # start times, oldest first
+        self._running: dict[Key, tuple[asyncio.Task[None], float]] = {}  # with start times, oldest first
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._ready: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self.finished: deque[tuple[Key, Any]] = deque()
         self.expired = budget.max_seconds == 0
 
@@ -41,13 +42,13 @@ class Pool(Generic[Key]):
 
     def start(self, key: Key, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> None:
         """Run `call(*arguments)`; what it returns or raises will stand in `finished` under `key`."""
-        loop = asyncio.get_running_loop()
-        if self._ready is None:
-            self._ready = asyncio.Event()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
             if self._budget.max_seconds is not None:
                 self._timers["deadline"] = loop.call_later(self._budget.max_seconds, self._expire)
-        self._running[loop.create_task(self._run(key, call, arguments))] = loop.time()
-        if self._budget.call_seconds is not None and "call" not in self._timers:
+        self._running[key] = loop.create_task(self._run(key, call, arguments)), loop.time()
+        if "call" not in self._timers and self._budget.call_seconds is not None:
             self._timers["call"] = loop.call_later(self._budget.call_seconds, self._watch)
 
     async def _run(self, key: Key, call: Callable[..., Coroutine[Any, Any, Any]], arguments: tuple[Any, ...]) -> None:
@@ -60,23 +61,26 @@ class Pool(Generic[Key]):
         except Exception as error:
             outcome = error
         finally:
-            self._running.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
+            self._running.pop(key, None)
         self.finished.append((key, outcome))
-        self._ready.set()  # type: ignore[union-attr]
+        self._wake()
 
     async def wait(self) -> None:
         """Until something has finished, or time is over, or nothing is running."""
         while self._running and not self.finished and not self.expired:
-            assert self._ready is not None
-            self._ready.clear()
-            await self._ready.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def cancel(self) -> list[asyncio.Task[None]]:
         """Cancel all calls; returns their tasks."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        running = list(self._running)
+        running = [task for task, _ in self._running.values()]
         for task in running:
             task.cancel()
         return running
@@ -89,8 +93,7 @@ class Pool(Generic[Key]):
 
     def _expire(self) -> None:
         self.expired = True
-        if self._ready is not None:
-            self._ready.set()
+        self._wake()
 
     def _watch(self) -> None:
         """Cancel calls that have run too long, and come back when the next one might have."""
@@ -98,7 +101,7 @@ class Pool(Generic[Key]):
         del self._timers["call"]
         if limit is None:
             return
-        for task, started in self._running.items():
+        for task, started in self._running.values():
             age = loop.time() - started
             if age >= limit * 0.999:
                 task.cancel("overdue")

@@ -17,10 +17,10 @@ from typing import Any
 
 from .budget import Budget
 from .driver import search
-from .engine import Result
 from .errors import StrategyError
 from .mdp import Expansion, Proposals, Score, State, Step, Usage
 from .protocols import Policy, Strategy, Verifier, check_proposals, check_scores
+from .result import Result
 from .tree import Tree
 
 Path = tuple[str, ...]

@@ -114,6 +114,7 @@ class Tree:
         self.last: int | None = None
         self.in_flight = 0
         self.unscored = 0
+        self._states: dict[int, State] = {}
         self._by_text: dict[tuple[int, str, bool], int] = {}
 
     def __len__(self) -> int:
@@ -142,7 +143,19 @@ class Tree:
 
     def state(self, i: int) -> State:
         """The decision process's state at node `i`."""
-        return State(self.question, self.steps(i), self.context)
+        known = self._states
+        state = known.get(i)
+        if state is None:
+            node = self.nodes[i]
+            above = None if node.parent is None or node.step is None else known.get(node.parent)
+            if above is None or node.step is None:
+                state = State(self.question, self.steps(i), self.context)
+            else:
+                state = above + node.step
+            if len(known) == 64:  # the latest are those that will be asked for again
+                del known[next(iter(known))]
+            known[i] = state
+        return state
 
     def rewards(self, i: int) -> list[float]:
         """The step rewards on the path to `i`, oldest first; unscored steps are left out."""
@@ -201,7 +214,8 @@ class Tree:
             if above.drawn >= above.samples:
                 self.ends.pop(parent, None)
         self.finished += step.terminal
-        known = self._by_text.get((parent, step.text, step.terminal))
+        place = parent, step.text, step.terminal
+        known = self._by_text.get(place)
         if known is not None:
             node = self.nodes[known]
             node.samples += 1
@@ -212,7 +226,7 @@ class Tree:
             return node, False
         node = Node(len(self.nodes), parent, above.depth + 1, step)
         self.nodes.append(node)
-        self._by_text[parent, step.text, step.terminal] = node.id
+        self._by_text[place] = node.id
         above.children.append(node.id)
         if node.depth == len(self.levels):
             self.levels.append([])

@@ -26,7 +26,7 @@ LAYERS = [
     {"budget", "aggregate"},
     {"protocols"},
     {"strategies"},
-    {"ledger", "resolve", "pool"},
+    {"ledger", "resolve", "pool", "prices", "result"},
     {"calls", "verifiers"},
     {"engine"},
     {"driver"},

@@ -11,7 +11,7 @@ from ..tree import ROOT, Tree, best
 
 def worth(tree: Tree, i: int, aggregate: Aggregate = "last") -> float:
     """The path's aggregated reward; where no verifier scores, its mean token probability as far as known."""
-    score = path_score(tree, i, aggregate)
+    score = tree.nodes[i].reward if aggregate == "last" else path_score(tree, i, aggregate)
     if score is not None:
         return score
     known = [step.logprob for step in tree.steps(i) if step.logprob is not None]
@@ -28,9 +28,9 @@ def backup_local(tree: Tree, new: Sequence[int], aggregate: Aggregate = "last") 
 
 
 def best_terminal(tree: Tree, aggregate: Aggregate = "last") -> int | None:
-    """The terminal node whose path is worth most, the oldest of equals."""
+    """The terminal node whose path is worth most, scored ones before others, the oldest of equals."""
     alive = (i for i in tree.terminals if tree.nodes[i].dead is None)
-    return best(alive, lambda i: worth(tree, i, aggregate))
+    return best(alive, lambda i: (tree.nodes[i].reward is not None, worth(tree, i, aggregate)))
 
 
 def trajectories(tree: Tree, room: int, more: int, max_depth: int, temperature: float | None = None) -> list[Expansion]:

@@ -4,7 +4,8 @@
 
 f aggregates the rewards of the path. The order is stable: of equals the older stays. The root alone is sampled
 width * branch times, so that every level has as many candidates. A finished path that makes the cut keeps its
-place at its own level and is an answer; it is not expanded again and takes no place later.
+place at its own level and is an answer; it is not expanded again and takes no place later. A path that turns out to
+have no continuation gives its place to the next best of its level.
 
 Under *min* and *prod* f can only fall along a path, so the search is over as soon as an answer is worth at least
 as much as every path still open.

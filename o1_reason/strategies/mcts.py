@@ -25,8 +25,9 @@ The answer is the finished path with the greatest aggregated reward.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from ..aggregate import Aggregate, Ranking, check_aggregate
@@ -43,7 +44,8 @@ C_VISIT, C_SCALE = 50.0, 1.0
 class MCTS:
     """`simulations` expansions below the root, each of `branch` samples in one call.
 
-    `root_branch` None is 4 * branch. `considered` root actions enter sequential halving.
+    `root_branch` None is 4 * branch. `considered` root actions enter sequential halving, or a
+    quarter of `simulations`, if that is less.
     """
 
     simulations: int = 64
@@ -76,11 +78,14 @@ class MCTS:
             return ()
         room = min(room, self._left(tree))
         chosen: dict[int, None] = {}
+        busy: dict[int, int] = {}  # virtual losses of this very select, not yet in the tree
         for _ in range(room):
-            leaf = self._descend(tree, chosen)
+            leaf = self._descend(tree, chosen, busy)
             if leaf is None:
                 break
             chosen[leaf] = None
+            for i in tree.path(leaf):
+                busy[i] = busy.get(i, 0) + 1
         return [Expansion(i, self.branch, 1, self.temperature) for i in chosen]
 
     def _left(self, tree: Tree) -> int:
@@ -88,12 +93,8 @@ class MCTS:
         root = tree.nodes[ROOT]
         return self.simulations + 1 - root.visits - root.virtual
 
-    def _descend(self, tree: Tree, chosen: dict[int, None]) -> int | None:
+    def _descend(self, tree: Tree, chosen: Iterable[int], busy: dict[int, int]) -> int | None:
         """The leaf that the next simulation expands, the `chosen` ones being under way; None: none for now."""
-        busy: dict[int, int] = {}  # virtual losses of this very select, not yet in the tree
-        for leaf in chosen:
-            for i in tree.path(leaf):
-                busy[i] = busy.get(i, 0) + 1
         at, barred = ROOT, set(chosen)
         while True:
             node = tree.nodes[at]
@@ -113,8 +114,8 @@ class MCTS:
 
     def _expandable(self, node: Node) -> bool:
         """Some leaf at or below the node may be expanded, in so far as the node itself can tell."""
-        if node.closed or not node.open or node.waiting or node.depth >= self.max_depth:
-            return False
+        if node.closed or node.waiting or node.dead is not None or node.depth >= self.max_depth:
+            return False  # terminal nodes are closed
         return bool(node.visits) or not node.drawn
 
     def _halving(self, tree: Tree, options: Sequence[int], busy: dict[int, int]) -> int:
@@ -122,17 +123,19 @@ class MCTS:
         root = tree.nodes[ROOT]
         actions = [i for i in root.children if tree.nodes[i].dead is None]
         visits = {i: tree.nodes[i].visits + tree.nodes[i].virtual + busy.get(i, 0) for i in actions}
-        turns = considered_visits(min(self.considered, len(actions)), self.simulations)
+        turns = considered_visits(self._considered(len(actions)), self.simulations)
         turn = min(len(turns) - 1, root.visits - 1 + root.virtual + busy.get(ROOT, 0))
+        nearest = min(abs(visits[i] - turns[turn]) for i in options)
+        options = [i for i in options if abs(visits[i] - turns[turn]) == nearest]
+        if len(options) == 1:
+            return options[0]
         logs = log_priors(tree, actions)
         most = max(visits.values())
+        return max(options, key=lambda i: (gumbel(tree, i) + logs[i] + sigma(first_play(tree.nodes[i]), most), -i))
 
-        def rank(i: int) -> tuple[bool, float, int]:
-            score = gumbel(tree, i) + logs[i] + sigma(first_play(tree.nodes[i]), most)
-            return abs(visits[i] - turns[turn]) == nearest, score, -i
-
-        nearest = min(abs(visits[i] - turns[turn]) for i in options)
-        return max(options, key=rank)
+    def _considered(self, actions: int) -> int:
+        """How many root actions enter sequential halving; with few simulations fewer, so that some get deep."""
+        return max(1, min(self.considered, actions, self.simulations // 4))
 
     def backup(self, tree: Tree, new: Sequence[int]) -> None:
         for i in new:
@@ -153,7 +156,7 @@ class MCTS:
         root = tree.nodes[ROOT]
         if not root.drawn or not quiet(tree):
             return False
-        return self._left(tree) <= 0 or self._descend(tree, {}) is None
+        return self._left(tree) <= 0 or self._descend(tree, (), {}) is None
 
     def answer(self, tree: Tree) -> int | None:
         return best_terminal(tree, self.aggregate)
@@ -173,7 +176,7 @@ def log_priors(tree: Tree, siblings: Sequence[int]) -> dict[int, float]:
     """log P(s,a): log-softmax of the mean token log-probabilities; uniform where they are not known."""
     logs = [step.logprob or 0.0 if (step := tree.nodes[i].step) else 0.0 for i in siblings]
     top = max(logs)
-    norm = top + math.log(math.fsum(math.exp(log - top) for log in logs))
+    norm = top + math.log(math.fsum([math.exp(log - top) for log in logs]))
     return {i: log - norm for i, log in zip(siblings, logs, strict=True)}
 
 
@@ -199,7 +202,11 @@ def sigma(q: float, most_visits: int) -> float:
 
 def gumbel(tree: Tree, i: int) -> float:
     """g(a): one Gumbel(0) variable per root action, a function of the seed and the step alone."""
-    node = tree.nodes[i]
-    text = node.step.text if node.step else ""
-    uniform = random.Random(f"{tree.seed}|{tree.question}|{text}").random()
+    step = tree.nodes[i].step
+    return _gumbel(tree.seed, tree.question, step.text if step else "")
+
+
+@lru_cache(maxsize=4096)  # seeding a generator takes 10 us
+def _gumbel(seed: int, question: str, text: str) -> float:
+    uniform = random.Random(f"{seed}|{question}|{text}").random()
     return -math.log(-math.log(uniform or 5e-324))

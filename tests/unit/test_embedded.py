@@ -90,7 +90,7 @@ async def test_greedy_gives_one_candidate_whatever_the_seed(policy):
 async def test_the_bound_is_what_a_call_costs(policy, verifier, state, n, max_steps):
     proposals = await policy.propose(state, n, max_steps, seed=0)
     bound = policy.bound(state, n, max_steps)
-    if n > 1 and max_steps == 1:  # fewer different steps than n may be likely enough
+    if n > 1:  # fewer different steps than n may be likely enough
         assert proposals.usage.completion_tokens <= bound.completion_tokens
         assert len(proposals.candidates) <= n
     else:
