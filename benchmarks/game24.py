@@ -2,6 +2,7 @@
 
     python benchmarks/game24.py                     all strategies, default settings, three seeds
     python benchmarks/game24.py --split validation  ranks 801-900: for choosing settings
+    python benchmarks/game24.py --split five        100 random puzzles of five numbers, any target; also: three, four
     python benchmarks/game24.py --strategies beam mcts --set branch=6 --seeds 1
 
 Two verifiers, reported apart: the process reward model alone, and with the exact rule check as outcome verifier. An
@@ -15,11 +16,13 @@ import json
 import statistics
 import time
 from dataclasses import replace
-from importlib import resources
 from typing import Any
 
+import numpy as np
 from o1_reason_embedded import EmbeddedPolicy, EmbeddedVerifier, RuleVerifier
 from o1_reason_embedded.puzzle import parse, solves
+from o1_reason_embedded.train.traces import play, ranked_puzzles
+from o1_reason_embedded.vocab import NUMBER_0
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -27,13 +30,18 @@ from rich.table import Table
 from o1_reason import Gate, Verifier, search
 from o1_reason.strategies import STRATEGIES
 
-SPLITS = {"test": slice(900, 1000), "validation": slice(800, 900)}
+RANKED = {"test": slice(900, 1000), "validation": slice(800, 900)}
+RANDOM = {"three": 3, "four": 4, "five": 5}  # numbers to 25, targets to 100; some may have been trained on
 
 
 def puzzles(split: str) -> list[str]:
-    """Questions of a split, in order of human difficulty."""
-    text = resources.files("o1_reason_embedded").joinpath("puzzles24.txt").read_text()
-    return text.splitlines()[SPLITS[split]]
+    """Questions of a split: ranked ones in order of human difficulty, random ones from random plays."""
+    if split in RANKED:
+        return [" ".join(map(str, numbers)) for numbers in ranked_puzzles()[RANKED[split]]]
+    n = RANDOM[split]
+    traces, _ = play(np.random.default_rng(2024), n, 25, 2000)
+    drawn = [[int(token) - NUMBER_0 for token in row] for row in traces[:100]]
+    return [f"Make {row[n + 1]} from {' '.join(map(str, row[:n]))}" for row in drawn]
 
 
 async def run(
@@ -63,7 +71,7 @@ async def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=sorted(SPLITS), default="test")
+    parser.add_argument("--split", choices=[*RANKED, *RANDOM], default="test")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--verifiers", nargs="+", choices=("prm", "rules"), default=["prm", "rules"])
