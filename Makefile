@@ -42,8 +42,8 @@ package: .venv/dev  ## Build the sdist, the wheel from it, install that elsewher
 bench: .venv/dev  ## Measure: puzzles, overhead, latency.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python benchmarks/game24.py
-	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/overhead.py
 
 clean:  ## Remove what was made.
 	rm -rf .venv dist build .pytest_cache .ruff_cache

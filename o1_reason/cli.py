@@ -161,6 +161,8 @@ def _print(result: Result, seconds: float, view: TreeView | None, answered: bool
         console.print(Text.assemble("no answer passed the check; the best attempt was ", (result.answer, "bold")))
     else:
         console.print(f"no answer ({result.stop})")
+    if not answered:
+        console.print("try a wider search: --strategy mcts, or --option width=8", style="dim")
     if answered and result.confidence is not None:
         console.print(Text.assemble(("confidence  ", "dim"), f"{result.confidence:.2f}"))
     policy, checks = result.policy_usage, result.verifier_usage
