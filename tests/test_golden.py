@@ -195,8 +195,24 @@ def test_gumbel_considers_the_best_of_all_actions_first(monkeypatch):
         ("C", 1.0, None, 0.49, 0),
         ("D", 0.2, None, 0.5, 0),
     )
-    # 2 of 4 considered in 4 simulations, visits 0 0 1 1: the first two go to C and D
-    assert chosen_actions(tree, 2, 4, room=2) == ["C", "D"]
+    # 2 of 4 considered in 8 simulations, visits 0 0 1 1 2 2 3 3: the first two go to C and D
+    assert chosen_actions(tree, 2, 8, room=2) == ["C", "D"]
+
+
+def test_gumbel_waits_for_an_action_in_flight_instead_of_trying_one_that_is_not_considered(monkeypatch):
+    tree = gumbel_tree(
+        monkeypatch,
+        ("A", 0.0, None, 0.5, 0),
+        ("B", 0.5, None, 0.48, 0),
+        ("C", 1.0, None, 0.49, 0),
+        ("D", 0.2, None, 0.5, 0),
+    )
+    assert chosen_actions(tree, 2, 8, room=4) == ["C", "D"]  # the third turn is C's or D's again
+
+
+def test_few_simulations_consider_few_actions(monkeypatch):
+    tree = gumbel_tree(monkeypatch, *((name, 0.0, None, 0.5, 0) for name in "ABCDEFGH"))
+    assert len(chosen_actions(tree, 16, 12, room=8)) == 3  # a quarter of 12
 
 
 def test_gumbel_compares_the_considered_ones_again_by_their_new_values(monkeypatch):
@@ -208,13 +224,13 @@ def test_gumbel_compares_the_considered_ones_again_by_their_new_values(monkeypat
         ("C", 1.0, None, 0.3, 1),
         ("D", 0.2, None, 0.3158, 1),
     )
-    assert chosen_actions(tree, 2, 4) == ["D"]  # A, 25.5 by now, is out: the table calls for one visit
+    assert chosen_actions(tree, 2, 8) == ["D"]  # A, 25.5 by now, is out: the table calls for one visit
 
 
 def test_gumbel_adds_the_log_prior(monkeypatch):
     # log P differs by .4, the noise by .3 the other way, Q is equal
     tree = gumbel_tree(monkeypatch, ("A", 0.3, -1.0, 0.5, 0), ("B", 0.0, -0.6, 0.5, 0))
-    assert chosen_actions(tree, 2, 4) == ["B"]
+    assert chosen_actions(tree, 2, 8) == ["B"]
 
 
 def test_gumbel_noise_is_a_function_of_seed_and_step_with_the_right_spread():
