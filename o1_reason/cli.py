@@ -161,7 +161,7 @@ def _print(result: Result, seconds: float, view: TreeView | None, answered: bool
         console.print(Text.assemble("no answer passed the check; the best attempt was ", (result.answer, "bold")))
     else:
         console.print(f"no answer ({result.stop})")
-    if not answered:
+    if not answered and result.stop in ("done", "exhausted"):
         console.print("try a wider search: --strategy mcts, or --option width=8", style="dim")
     if answered and result.confidence is not None:
         console.print(Text.assemble(("confidence  ", "dim"), f"{result.confidence:.2f}"))

@@ -57,7 +57,7 @@ class ReasonerInput(TypedDict, total=False):
     """`question`, or `messages`, of which the last human one is the question and the rest is context."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    question: str
+    question: str | None
 
 
 class ReasonerOutput(TypedDict, total=False):
@@ -182,7 +182,8 @@ class _Node(Runnable[ReasonerState, Any]):
                 case _:
                     result = search.finalize()
                     await search.close()
-                    return _output(result) | _written(search)
+                    # An answered question must not stand in for the next turn's messages on the same thread.
+                    return _output(result) | {"question": None} | _written(search)
             return _written(search)
         except BaseException:
             await search.close()

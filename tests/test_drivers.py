@@ -683,3 +683,10 @@ async def test_an_empty_reply_is_no_dead_end_while_other_samples_bring_something
     result = await search("q", EmptyFirst(), ScriptedVerifier({}, 0.5), BestOfN(2))
     assert result.answer == "1"
     assert result.tree.nodes[0].dead is None
+
+
+async def test_a_question_of_one_turn_does_not_stand_in_for_the_messages_of_the_next():
+    reasoner = create_reasoner("embedded", strategy="cot", checkpointer=InMemorySaver())
+    first = await reasoner.ainvoke({"question": "4 5 6 10"}, thread("turns"))
+    second = await reasoner.ainvoke({"messages": [("user", "1 2 3")]}, thread("turns"))
+    assert (first["tree"]["question"], second["tree"]["question"]) == ("4 5 6 10", "1 2 3")
