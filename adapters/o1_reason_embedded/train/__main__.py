@@ -17,8 +17,9 @@ import typer
 from .. import vocab as v
 from ..runtime import Shape
 from . import traces
+from .loop import Report
 from .model import Transformer, load, save
-from .policy import Report, train_policy
+from .policy import train_policy
 from .prm import train_prm
 from .rollouts import continuations, label
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from .. import vocab as v
+from .loop import Report
 from .model import Transformer
-from .policy import Report
 from .traces import Pool, Tokens, check
 
 
