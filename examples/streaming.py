@@ -15,7 +15,7 @@ async def main() -> None:
             case "backtracked":
                 print(f"back to node {event['node']}")
             case "finished":
-                print(f"answer {event['answer']}, confidence {event['confidence']:.2f}")
+                print(f"answer {event['answer']}, confidence {event['confidence']}")
 
 
 if __name__ == "__main__":

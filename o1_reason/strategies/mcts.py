@@ -16,8 +16,8 @@ At the root, `root_branch` samples, more than inside: what the root does not con
 
     root="gumbel"  sequential halving over the root's actions by  g(a) + log P(a) + sigma(Q(a)),
                    sigma(q) = (c_visit + max_b N(b)) c_scale q   with c_visit = 50, c_scale = 1
-                   (Danihelka et al. 2022, eq. 8), g drawn once per action from Gumbel(0). An action whose turn it
-                   is while all below it is in flight is waited for
+                   (Danihelka et al. 2022, eq. 8), g drawn once per action from Gumbel(0). When all below the
+                   action whose turn it is is in flight, another that was visited before has it, or none
     root="puct"    PUCT at the root too. It gets worse with budget on reasoning trees: visits pile up on the false
                    positives of the verifier.
 
@@ -34,7 +34,7 @@ from typing import Literal
 from ..aggregate import Aggregate, Ranking, check_aggregate
 from ..errors import ConfigurationError
 from ..mdp import Expansion
-from ..tree import ROOT, Node, Tree
+from ..tree import ROOT, Node, Tree, best
 from ._local import at_least, best_terminal, heat, quiet
 from .sequential_halving import considered_visits
 
@@ -104,10 +104,10 @@ class MCTS:
             options = [i for i in node.children if i not in barred and self._expandable(tree.nodes[i])]
             if options:
                 if at == ROOT and self.root == "gumbel":
-                    turn = self._halving(tree, busy)
-                    if turn not in options:
-                        return None  # its turn comes when what is in flight below it is back
-                    at = turn
+                    action = self._halving(tree, options, busy)
+                    if action is None:
+                        return None
+                    at = action
                 else:
                     at = puct(tree, node, options, self.c_puct, busy)
             elif node.parent is None:
@@ -122,21 +122,27 @@ class MCTS:
             return False  # terminal nodes are closed
         return bool(node.visits) or not node.drawn
 
-    def _halving(self, tree: Tree, busy: dict[int, int]) -> int:
-        """The root action whose turn it is in sequential halving, the best of those with the visits called for."""
+    def _halving(self, tree: Tree, options: Sequence[int], busy: dict[int, int]) -> int | None:
+        """The root action whose turn it is in sequential halving: the best of those with the visits called for.
+
+        If all below it is in flight, another that is in the race already, or None: a free slot is no reason to
+        consider more actions than the schedule does.
+        """
         root = tree.nodes[ROOT]
         actions = [i for i in root.children if tree.nodes[i].dead is None]
         visits = {i: tree.nodes[i].visits + tree.nodes[i].virtual + busy.get(i, 0) for i in actions}
         turns = considered_visits(self._considered(len(actions)), self.simulations)
-        turn = min(len(turns) - 1, root.visits - 1 + root.virtual + busy.get(ROOT, 0))
-        open_actions = [i for i in actions if not tree.nodes[i].closed]
-        nearest = min(abs(visits[i] - turns[turn]) for i in open_actions)
-        options = [i for i in open_actions if abs(visits[i] - turns[turn]) == nearest]
-        if len(options) == 1:
-            return options[0]
-        logs = log_priors(tree, actions)
+        turn = turns[min(len(turns) - 1, root.visits - 1 + root.virtual + busy.get(ROOT, 0))]
         most = max(visits.values())
-        return max(options, key=lambda i: (gumbel(tree, i) + logs[i] + sigma(first_play(tree.nodes[i]), most), -i))
+        logs = log_priors(tree, actions)
+
+        def first(candidates: Sequence[int]) -> int | None:
+            nearest = min((abs(visits[i] - turn) for i in candidates), default=0)
+            tied = [i for i in candidates if abs(visits[i] - turn) == nearest]
+            return best(tied, lambda i: gumbel(tree, i) + logs[i] + sigma(first_play(tree.nodes[i]), most))
+
+        chosen = first([i for i in actions if not tree.nodes[i].closed])
+        return chosen if chosen in options else first([i for i in options if visits[i]])
 
     def _considered(self, actions: int) -> int:
         """How many root actions enter sequential halving; with few simulations fewer, so that some get deep."""
