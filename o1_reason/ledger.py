@@ -9,6 +9,7 @@ import hashlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,9 +47,20 @@ class SQLiteLedger:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID")
+            patience = time.monotonic() + 30
+            while True:  # SQLite does not wait for others while it turns WAL on: several may open a new file at once
+                try:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.execute("PRAGMA synchronous=NORMAL")
+                    connection.execute(
+                        "CREATE TABLE IF NOT EXISTS calls (key TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID"
+                    )
+                    break
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error) or time.monotonic() > patience:
+                        connection.close()
+                        raise
+                    time.sleep(0.01)
             self._connection = connection
         return self._connection
 
