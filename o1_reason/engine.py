@@ -210,8 +210,7 @@ class Search:
         self._settle(order)
         self._worked["policy"] = True
         self.meter.spend("policy", proposals.usage)
-        if self.meter.limited:
-            self._prices.remember("policy", proposals.usage, order.n)
+        self._prices.remember("policy", proposals.usage, order.n)
         most = self.budget.max_nodes
         ends: dict[int, Node] = {}
         for candidate in proposals.candidates:
@@ -240,8 +239,7 @@ class Search:
             self._to_score.append(call)
         else:
             self.fresh.extend(ends or [at.id])
-            if self.meter.limited:
-                self.meter.reserve(order.score_bound, -1)
+            self.meter.reserve(order.score_bound, -1)
             tree.settled(at)
 
     def _fail(self, order: Order, why: str) -> None:
@@ -284,8 +282,7 @@ class Search:
             if self.on_event:
                 self._emit("scored", node=i, reward=node.reward)
         self.meter.spend("verifier", usage)
-        if self.meter.limited:
-            self._prices.remember("verifier", usage, len(ids))
+        self._prices.remember("verifier", usage, len(ids))
         self._over(call)
 
     def _unscored(self, call: Scoring, why: str) -> None:
@@ -311,8 +308,7 @@ class Search:
         self.stop = "budget"
 
     def _over(self, call: Scoring) -> None:
-        if self.meter.limited:
-            self.meter.reserve(call.bound, -1)
+        self.meter.reserve(call.bound, -1)
         del self._scorings[call.ids[0]]
         self.tree.unscored -= len(call.ids)
         self.tree.settled(self.tree.nodes[call.node])
@@ -380,8 +376,7 @@ class Search:
         return asked
 
     def _settle(self, order: Order) -> None:
-        if self.meter.limited:
-            self.meter.reserve(order.bound, -1)
+        self.meter.reserve(order.bound, -1)
         del self._orders[order.id]
 
     # Calls.

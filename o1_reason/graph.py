@@ -270,9 +270,7 @@ def _open(
 ) -> Search:
     """A new search, or the one that the state's log tells of, as far as it got."""
     question, context = _question(state)
-    search = Search(
-        question, policy, verifier, strategy, budget, context=context, seed=seed, ledger=ledger, log=[]
-    )  # fmt: skip
+    search = Search(question, policy, verifier, strategy, budget, context=context, seed=seed, ledger=ledger, log=[])
     start: Record = ["start", question, list(context), seed]
     log: list[Record] = state.get("log") or []
     if log and log[0] == start and log[-1][0] != "end":

@@ -43,6 +43,8 @@ class Prices:
 
     def remember(self, role: str, usage: Usage, n: int) -> None:
         """A call for `n` samples cost `usage`."""
+        if not self._meter.limited:
+            return
         calls, tokens, dollars = self._dearest[role]
         per = max(n, 1)
         self._dearest[role] = (

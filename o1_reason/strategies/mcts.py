@@ -103,13 +103,11 @@ class MCTS:
                 return at
             options = [i for i in node.children if i not in barred and self._expandable(tree.nodes[i])]
             if options:
-                if at == ROOT and self.root == "gumbel":
-                    action = self._halving(tree, options, busy)
-                    if action is None:
-                        return None
-                    at = action
-                else:
-                    at = puct(tree, node, options, self.c_puct, busy)
+                halving = at == ROOT and self.root == "gumbel"
+                action = self._halving(tree, options, busy) if halving else puct(tree, node, options, self.c_puct, busy)
+                if action is None:
+                    return None
+                at = action
             elif node.parent is None:
                 return None
             else:  # all that is left below is in flight
@@ -191,19 +189,19 @@ def log_priors(tree: Tree, siblings: Sequence[int]) -> dict[int, float]:
     return {i: log - norm for i, log in zip(siblings, logs, strict=True)}
 
 
-def puct(tree: Tree, node: Node, options: Sequence[int], c_puct: float, busy: dict[int, int]) -> int:
+def puct(tree: Tree, node: Node, options: Sequence[int], c_puct: float, busy: dict[int, int]) -> int | None:
     """The child among `options` with the greatest PUCT score, the oldest of equals."""
     logs = log_priors(tree, node.children)
     total = math.sqrt(node.visits + node.virtual + busy.get(node.id, 0))
 
-    def score(i: int) -> tuple[float, int]:
+    def score(i: int) -> float:
         child = tree.nodes[i]
         lost = child.virtual + busy.get(i, 0)
         visits = child.visits + lost
         q = child.value * child.visits / visits if visits else first_play(child)
-        return q + c_puct * math.exp(logs[i]) * total / (1 + visits), -i
+        return q + c_puct * math.exp(logs[i]) * total / (1 + visits)
 
-    return max(options, key=score)
+    return best(options, score)
 
 
 def sigma(q: float, most_visits: int) -> float:
