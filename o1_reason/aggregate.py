@@ -43,12 +43,6 @@ def path_score(tree: Tree, i: int, aggregate: Aggregate = "last") -> float | Non
     return _AGGREGATES[aggregate](tree.rewards(i))
 
 
-def score_or_zero(tree: Tree, i: int, aggregate: Aggregate = "last") -> float:
-    """`path_score`, an unscored node counting as 0."""
-    score = path_score(tree, i, aggregate)
-    return 0.0 if score is None else score
-
-
 def answer_of(tree: Tree, i: int) -> str | None:
     """The answer that terminal node `i` carries, as the policy wrote it."""
     step = tree.nodes[i].step

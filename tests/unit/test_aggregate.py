@@ -1,7 +1,7 @@
 import pytest
 
 from o1_reason import ConfigurationError, Step, Tree
-from o1_reason.aggregate import Ranking, answer_of, check_aggregate, check_vote, path_score, score_or_zero
+from o1_reason.aggregate import Ranking, answer_of, check_aggregate, check_vote, path_score
 
 
 def grown(*paths):
@@ -37,7 +37,6 @@ def test_unscored_steps_do_not_count(chain):
 def test_a_path_whose_end_is_unscored_has_no_score(chain, aggregate):
     chain.nodes[3].reward = None
     assert path_score(chain, 3, aggregate) is None
-    assert score_or_zero(chain, 3, aggregate) == 0
     assert path_score(chain, 0, aggregate) is None
 
 
