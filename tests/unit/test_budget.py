@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from o1_reason import BeamSearch, BestOfN, Budget, ConfigurationError, Step, Usage, search
+from o1_reason import BeamSearch, BestOfN, Budget, ConfigurationError, DepthFirst, Step, Usage, search
 from o1_reason.strategies import STRATEGIES
 from o1_reason.testing import ScriptedPolicy, ScriptedVerifier
 
@@ -260,3 +260,11 @@ async def test_a_search_that_raises_leaves_no_task():
 def test_an_impossible_budget_is_refused_by_name(options):
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         Budget(**options)
+
+
+async def test_a_call_that_fails_counts_against_the_budget():
+    script = {(): list("abcd"), **{(c,): RuntimeError("x") for c in "abcd"}}
+    policy = ScriptedPolicy(script)
+    result = await search("q", policy, None, DepthFirst(threshold=0), Budget(max_calls=2))
+    assert len(policy.calls) == 2
+    assert (result.usage.calls, result.answer) == (2, None)
