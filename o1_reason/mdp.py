@@ -55,6 +55,7 @@ class Step:
     answer: str | None = None  # extracted final answer of a terminal step
     logprob: float | None = None  # mean token log-probability, nats
     tokens: int = 0  # completion tokens paid for this step
+    key: str | None = None  # answers with equal keys are one answer; None: `answers.canonical(answer)`
 
 
 @dataclass(frozen=True, slots=True)

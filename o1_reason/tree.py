@@ -24,7 +24,7 @@ class Node:
     drawn      samples ordered from here, those in flight included
     pending    samples in flight from here
     virtual    orders in the subtree whose samples are in flight or not yet scored (virtual loss)
-    key        canonical answer of a terminal node
+    key        the step's key, or else the canonical answer, of a terminal node
     waiting    its score is outstanding
     dead       why nothing follows although the node is not terminal, or why it does not count; None: alive
     closed     no leaf below can be expanded any more
@@ -235,7 +235,7 @@ class Tree:
             node.closed = True
             self.terminals.append(node.id)
             if step.answer is not None:
-                node.key = canonical(step.answer)
+                node.key = step.key or canonical(step.answer)
                 self.votes[node.key] = self.votes.get(node.key, 0) + 1
             if passing and not above.unfinished and not above.pending:
                 self._close(above)
@@ -339,13 +339,16 @@ def _node_data(node: Node) -> dict[str, Any]:
 
 def step_data(step: Step) -> dict[str, Any]:
     """A step in plain JSON types; `Step(**data)` is the inverse."""
-    return {
+    data: dict[str, Any] = {
         "text": step.text,
         "terminal": step.terminal,
         "answer": step.answer,
         "logprob": step.logprob,
         "tokens": step.tokens,
     }
+    if step.key is not None:
+        data["key"] = step.key
+    return data
 
 
 def best(ids: Iterable[int], key: Any) -> int | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from o1_reason.answers import canonical
 from o1_reason.errors import ConfigurationError, PolicyError
 from o1_reason.mdp import Proposals, State, Step, Usage
 
@@ -127,7 +128,7 @@ class EmbeddedPolicy:
                 answer = expression(prefix.puzzle.numbers, [*state.steps, *found, step])
                 if not answer:
                     return ()
-                step = Step(text, True, answer, logprob, length)
+                step = Step(text, True, answer, logprob, length, canonical(answer))  # as written: all of them make 24
             found.append(step)
             at += length
         return tuple(found)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .ledger import identity_of
-from .mdp import Score, State, Usage
-from .protocols import Verifier
+from ..ledger import identity_of
+from ..mdp import Score, State, Usage
+from ..protocols import Verifier
 
 
 class Gate:

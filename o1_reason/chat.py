@@ -1,0 +1,58 @@
+"""A chat model as the search sees it: messages in, replies out. Adapters implement `Chat`; `ChatPolicy` and the critics
+in `verifiers` are written against it, so that every adapter prompts, parses and counts alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from .mdp import Usage
+
+Message = dict[str, Any]  # {"role": ..., "content": ...}, as OpenAI's chat completions have it
+Finish = Literal["end", "stop", "length", "filter", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How replies are to be drawn. None leaves a setting to the model."""
+
+    n: int = 1  # replies wanted
+    max_tokens: int | None = None  # of each reply
+    temperature: float | None = None  # 0: greedy
+    stop: tuple[str, ...] = ()  # a reply ends before the first of them
+    seed: int | None = None  # reply i of a call is drawn with seed + i
+    schema: Mapping[str, Any] | None = None  # JSON schema of the reply, held by the model where it can
+    top_logprobs: int = 0  # so many alternatives of each token, where the model gives them
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply. `finish`: "end" the model ended its turn; "stop" a stop string was met; "length" cut by max_tokens;
+    "filter" withheld; "unknown" the server says "stop" and not which of the first two."""
+
+    text: str
+    finish: Finish = "end"
+    tokens: int = 0  # generated for it, reasoning included
+    logprob: float | None = None  # mean over its tokens, nats
+    top_logprobs: tuple[Mapping[str, float], ...] = ()  # token -> log-probability, per position
+    refusal: str | None = None
+
+
+class Chat(Protocol):
+    """A chat model behind an adapter."""
+
+    @property
+    def identity(self) -> str:
+        """Model, endpoint and settings: the ledger's name for it."""
+        ...
+
+    async def complete(
+        self, messages: Sequence[Message], sampling: Sampling = ..., prefix: str | None = None
+    ) -> tuple[list[Reply], Usage]:
+        """Up to `sampling.n` replies. With `prefix` they continue the assistant's text `prefix`, which is not
+        repeated; only where `continues()` is true. Raises PolicyError or ConfigurationError, never an SDK's own error.
+        """
+        ...
+
+    async def continues(self) -> bool:
+        """Whether the assistant's text can be continued from where it stands."""
+        ...

@@ -1,0 +1,39 @@
+"""What a model call owes and may still take, seen from inside the call.
+
+The engine opens a receipt around each call. An adapter charges it as cost arises, attempt by attempt, so that a call
+that fails or is cancelled in the middle is still paid for in `Result.usage`; and it reads from it how much time the
+search has left. Outside a search there is no receipt, and nothing is charged.
+"""
+
+import asyncio
+from contextvars import ContextVar
+
+from .mdp import NOTHING, Usage
+
+
+class Receipt:
+    """One call's bill so far; `deadline` is a time of the running event loop, None where time is unlimited."""
+
+    __slots__ = ("deadline", "usage")
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self.usage = NOTHING
+        self.deadline = deadline
+
+
+current: ContextVar[Receipt | None] = ContextVar("o1_reason_receipt", default=None)
+
+
+def charge(usage: Usage) -> None:
+    """Add `usage` to the bill of the call that is running."""
+    receipt = current.get()
+    if receipt is not None:
+        receipt.usage += usage
+
+
+def seconds_left() -> float | None:
+    """Seconds until the search's deadline; None where there is none."""
+    receipt = current.get()
+    if receipt is None or receipt.deadline is None:
+        return None
+    return receipt.deadline - asyncio.get_running_loop().time()
