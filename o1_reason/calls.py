@@ -10,6 +10,7 @@ from .errors import LedgerError
 from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from, scores_data, scores_from
 from .mdp import NOTHING, Proposals, Score, State, Usage
 from .protocols import Policy, Verifier, check_proposals, check_scores
+from .receipt import Receipt, current
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +25,7 @@ class Order:
     first: int
     bound: Usage = NOTHING  # set aside for the call itself
     score_bound: Usage = NOTHING  # and for scoring what it brings
+    receipt: Receipt | None = None  # once it was sent
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +35,7 @@ class Scoring:
     node: int
     ids: list[int]
     bound: Usage
+    receipt: Receipt | None = None  # once it was sent
 
 
 class Models:
@@ -56,6 +59,7 @@ class Models:
 
     async def propose(self, order: Order, state: State) -> Proposals:
         """Raises PolicyError for proposals that break the contract, and whatever the policy raises."""
+        current.set(order.receipt)
         if self.ledger is None:
             return await self._propose(order, state)
         key = key_of(
@@ -76,8 +80,9 @@ class Models:
         proposals = await self.policy.propose(state, order.n, order.max_steps, **options)
         return check_proposals(proposals, order.n, order.max_steps)
 
-    async def score(self, states: Sequence[State]) -> Sequence[Score]:
+    async def score(self, call: Scoring, states: Sequence[State]) -> Sequence[Score]:
         """Raises VerifierError for scores that break the contract, and whatever the verifier raises."""
+        current.set(call.receipt)
         assert self.verifier is not None
         if self.ledger is None:
             return check_scores(await self.verifier.score(states), states)

@@ -1,5 +1,5 @@
-"""A chat model as the search sees it: messages in, replies out. Adapters implement `Chat`; `ChatPolicy` and the critics
-in `verifiers` are written against it, so that every adapter prompts, parses and counts alike."""
+"""A chat model as the search sees it: messages in, replies out. Adapters implement `Chat`; `ChatPolicy`
+and the critics in `verifiers` are written against it, so that every adapter prompts, parses and counts alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ class Sampling:
     stop: tuple[str, ...] = ()  # a reply ends before the first of them
     seed: int | None = None  # reply i of a call is drawn with seed + i
     schema: Mapping[str, Any] | None = None  # JSON schema of the reply, held by the model where it can
+    logprobs: bool = False  # fill `Reply.logprob` where the model can
     top_logprobs: int = 0  # so many alternatives of each token, where the model gives them
+    cache_key: str | None = None  # requests that share a prefix carry the same one, for the provider's prompt cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,14 @@ class Chat(Protocol):
         self, messages: Sequence[Message], sampling: Sampling = ..., prefix: str | None = None
     ) -> tuple[list[Reply], Usage]:
         """Up to `sampling.n` replies. With `prefix` they continue the assistant's text `prefix`, which is not
-        repeated; only where `continues()` is true. Raises PolicyError or ConfigurationError, never an SDK's own error.
+        repeated; only where `continues()` is true. Raises ModelError or ConfigurationError, never an SDK's own error.
         """
         ...
 
     async def continues(self) -> bool:
         """Whether the assistant's text can be continued from where it stands."""
+        ...
+
+    def bound(self, messages: Sequence[Message], sampling: Sampling, prefix: str | None = None) -> Usage:
+        """The most that `complete` costs if every request succeeds at once."""
         ...

@@ -51,6 +51,7 @@ async def search(
         while not run.backtrack():
             await run.generate()
             await run.verify()
+        await run.close()  # first, so that the result counts what was cancelled
         return run.finalize()
     finally:
         await run.close()

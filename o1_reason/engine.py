@@ -18,18 +18,37 @@ from typing import Any
 from .aggregate import Ranking, answer_of
 from .budget import Budget, Meter
 from .calls import Models, Order, Scoring
-from .errors import ConfigurationError, LedgerError, O1ReasonError, PolicyError, StrategyError, VerifierError
+from .errors import (
+    ConfigurationError,
+    LedgerError,
+    ModelError,
+    O1ReasonError,
+    PolicyError,
+    StrategyError,
+    VerifierError,
+)
 from .ledger import Ledger, proposals_data, proposals_from, scores_data, scores_from
 from .mdp import NOTHING, Expansion, Proposals, Score, State, Usage
 from .pool import Pool
 from .prices import Prices
 from .protocols import Policy, Strategy, Verifier
+from .receipt import Receipt
 from .result import Result
 from .tree import ROOT, Node, Tree
 
 Event = dict[str, Any]
 Record = list[Any]
-FAILED = Usage(calls=1)  # a call that failed was made all the same
+FAILED = Usage(calls=1)  # a call was made, and nobody told what it cost
+
+
+def _paid(call: Order | Scoring, outcome: Any) -> Usage:
+    """What a call cost that failed, was cancelled, or came too late to count."""
+    if isinstance(outcome, Proposals):
+        return outcome.usage
+    if isinstance(outcome, Sequence):
+        return sum((score.usage for score in outcome), NOTHING)
+    billed = call.receipt.usage if call.receipt is not None else NOTHING
+    return billed if billed.calls else FAILED
 
 
 class Search:
@@ -139,11 +158,11 @@ class Search:
         """What a finished call brought, or how it failed."""
         if isinstance(call, Order):
             if isinstance(outcome, Exception):
-                self._fail(call, self._failure(outcome, PolicyError, "the policy"))
+                self._fail(call, self._failure(outcome, PolicyError, "the policy"), _paid(call, outcome))
             else:
                 self._grow(call, outcome)
         elif isinstance(outcome, Exception):
-            self._unscored(call, self._failure(outcome, VerifierError, "the verifier"))
+            self._unscored(call, self._failure(outcome, VerifierError, "the verifier"), _paid(call, outcome))
         else:
             self._score(call, outcome)
 
@@ -181,8 +200,15 @@ class Search:
         self._pool.cancel()
 
     async def close(self) -> None:
-        """Cancel what is in flight and wait until it is gone."""
+        """Cancel what is in flight, wait until it is gone, and count what it cost, like what came too late."""
         await self._pool.close()
+        late = dict(self._pool.finished)
+        self._pool.finished.clear()
+        for role, calls in (("policy", self._orders), ("verifier", self._scorings)):
+            for call in calls.values():
+                if call.receipt is not None:
+                    self.meter.spend(role, _paid(call, late.get(call)))
+                    call.receipt = None
 
     # Everything that changes the tree, live and on replay.
 
@@ -242,15 +268,15 @@ class Search:
             self.meter.reserve(order.score_bound, -1)
             tree.settled(at)
 
-    def _fail(self, order: Order, why: str) -> None:
+    def _fail(self, order: Order, why: str, cost: Usage) -> None:
         """A call that failed is a dead end, unless its node has other children."""
         tree = self.tree
         at = tree.nodes[order.node]
         if self.log is not None:
-            self.log.append(["fail", order.id, why])
+            self.log.append(["fail", order.id, why, cost.to_data()])
         self._settle(order)
         self.meter.reserve(order.score_bound, -1)
-        self.meter.spend("policy", FAILED)
+        self.meter.spend("policy", cost)
         tree.returned(at, order.n)
         tree.settled(at)
         if not at.children and not at.pending:
@@ -285,11 +311,11 @@ class Search:
         self._prices.remember("verifier", usage, len(ids))
         self._over(call)
 
-    def _unscored(self, call: Scoring, why: str) -> None:
+    def _unscored(self, call: Scoring, why: str, cost: Usage) -> None:
         """Candidates whose verifier call failed are dead ends."""
         if self.log is not None:
-            self.log.append(["unscored", call.ids[0], why])
-        self.meter.spend("verifier", FAILED)
+            self.log.append(["unscored", call.ids[0], why, cost.to_data()])
+        self.meter.spend("verifier", cost)
         for i in call.ids:
             node = self.tree.nodes[i]
             node.waiting = False
@@ -324,12 +350,12 @@ class Search:
             elif kind == "grow":
                 self._grow(self._orders[record[0]], proposals_from(record[1]))
             elif kind == "fail":
-                self._fail(self._orders[record[0]], record[1])
+                self._fail(self._orders[record[0]], record[1], Usage(**record[2]))
                 self.error = self.error or PolicyError(record[1])
             elif kind == "score":
                 self._score(self._scorings[record[0]], scores_from(record[1]))
             elif kind == "unscored":
-                self._unscored(self._scorings[record[0]], record[1])
+                self._unscored(self._scorings[record[0]], record[1], Usage(**record[2]))
                 self.error = self.error or VerifierError(record[1])
             elif kind == "unaffordable":
                 self._unaffordable(self._scorings[record[0]])
@@ -395,10 +421,24 @@ class Search:
                     self._unaffordable(call)
                     continue
                 self.meter.reserve(call.bound)
-            self._pool.start(call, self.models.score, states)
+            self._start(call, self.models.score, call, states)
         while self._queue and self._pool.free > 0:
             order = self._queue.popleft()
-            self._pool.start(order, self.models.propose, order, self.tree.state(order.node))
+            self._start(order, self.models.propose, order, self.tree.state(order.node))
+
+    def _start(self, call: Order | Scoring, work: Callable[..., Any], *arguments: Any) -> None:
+        call.receipt = Receipt(lambda n: self._extend(call, n))
+        self._pool.start(call, work, *arguments)
+        call.receipt.deadline = self._pool.deadline
+
+    def _extend(self, call: Order | Scoring, n: int) -> bool:
+        """Set `n` more calls aside for one that is under way."""
+        more = Usage(calls=n)
+        if not self.meter.fits(more):
+            return False
+        self.meter.reserve(more)
+        call.bound += more
+        return True
 
     def _states(self, ids: Sequence[int]) -> list[State]:
         """The states at `ids`; siblings share the walk to the root."""
@@ -413,7 +453,11 @@ class Search:
         """What to record of a failed call. A call that can never work ends the search."""
         if isinstance(error, ConfigurationError | LedgerError):
             raise error
-        if not isinstance(error, O1ReasonError):
+        if isinstance(error, ModelError):
+            wrapped = kind(str(error))
+            wrapped.__cause__ = error
+            error = wrapped
+        elif not isinstance(error, O1ReasonError):
             wrapped = kind(f"{who} failed: {type(error).__name__}: {error}")
             wrapped.__cause__ = error
             error = wrapped

@@ -3,6 +3,7 @@
 * O1ReasonError
   + ConfigurationError   the call cannot work as written; also a ValueError
   + PolicyError          a policy failed, or broke its contract
+  + ModelError           a model's endpoint failed; in a search it arrives as PolicyError or VerifierError
   + VerifierError        a verifier failed, or broke its contract
   + StrategyError        a strategy broke its contract
   + LedgerError          a ledger cannot be opened, read or written
@@ -25,6 +26,10 @@ class PolicyError(O1ReasonError):
 
 class VerifierError(O1ReasonError):
     """A verifier failed, or its scores are not in [0, 1], or not one per step (or one per state)."""
+
+
+class ModelError(O1ReasonError):
+    """A model's endpoint is dead, overloaded or answers nonsense. A search turns it into the error of its role."""
 
 
 class StrategyError(O1ReasonError):

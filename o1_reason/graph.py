@@ -110,6 +110,7 @@ class _Loop:
 
     def close(self, last: Coroutine[Any, Any, Any]) -> None:
         self.run(last)
+        self.run(self._loop.shutdown_asyncgens())  # adapters close their connections by it
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -180,8 +181,8 @@ class _Node(Runnable[ReasonerState, Any]):
                     over = search.backtrack()
                     return Command(update=_written(search), goto="finalize" if over else "generate")
                 case _:
+                    await search.close()  # first, so that the result counts what was cancelled
                     result = search.finalize()
-                    await search.close()
                     # An answered question must not stand in for the next turn's messages on the same thread.
                     return _output(result) | {"question": None} | _written(search)
             return _written(search)

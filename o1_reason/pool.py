@@ -29,6 +29,7 @@ class Pool(Generic[Key]):
         self._waiter: asyncio.Future[None] | None = None
         self.finished: deque[tuple[Key, Any]] = deque()
         self.expired = budget.max_seconds == 0
+        self.deadline: float | None = None  # on the loop's clock, once a call was started
 
     @property
     def free(self) -> int:
@@ -46,7 +47,8 @@ class Pool(Generic[Key]):
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
             if self._budget.max_seconds is not None:
-                self._timers["deadline"] = loop.call_later(self._budget.max_seconds, self._expire)
+                self.deadline = loop.time() + self._budget.max_seconds
+                self._timers["deadline"] = loop.call_at(self.deadline, self._expire)
         self._running[key] = loop.create_task(self._run(key, call, arguments)), loop.time()
         if "call" not in self._timers and self._budget.call_seconds is not None:
             self._timers["call"] = loop.call_later(self._budget.call_seconds, self._watch)

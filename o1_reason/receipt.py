@@ -6,19 +6,25 @@ search has left. Outside a search there is no receipt, and nothing is charged.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from .mdp import NOTHING, Usage
 
 
 class Receipt:
-    """One call's bill so far; `deadline` is a time of the running event loop, None where time is unlimited."""
+    """One call's bill so far.
 
-    __slots__ = ("deadline", "usage")
+    `deadline` is a time of the running event loop, None where time is unlimited; `reserve(n)` sets n more calls
+    aside, if the budget has them.
+    """
 
-    def __init__(self, deadline: float | None = None) -> None:
+    __slots__ = ("deadline", "reserve", "usage")
+
+    def __init__(self, reserve: Callable[[int], bool] = lambda n: True) -> None:
         self.usage = NOTHING
-        self.deadline = deadline
+        self.deadline: float | None = None
+        self.reserve = reserve
 
 
 current: ContextVar[Receipt | None] = ContextVar("o1_reason_receipt", default=None)
@@ -37,3 +43,9 @@ def seconds_left() -> float | None:
     if receipt is None or receipt.deadline is None:
         return None
     return receipt.deadline - asyncio.get_running_loop().time()
+
+
+def more_calls(n: int) -> bool:
+    """Whether the budget allows `n` calls beyond the bound that was set aside; if so, they are set aside as well."""
+    receipt = current.get()
+    return receipt is None or receipt.reserve(n)

@@ -5,15 +5,18 @@ entry-point group ``o1_reason.adapters``: a module with ``policy(model)`` and ``
 """
 
 import inspect
+import json
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from .errors import ConfigurationError
 from .protocols import Policy, Strategy, Verifier
 from .strategies import STRATEGIES
 
 GROUP = "o1_reason.adapters"
+T = TypeVar("T")
 
 
 def adapters() -> list[str]:
@@ -34,6 +37,42 @@ def _adapter(spec: str, role: str) -> Callable[[str], Any]:
                 raise ConfigurationError(f"the adapter {name!r} has no {role}")
             return factory
     raise ConfigurationError(f"no adapter {name!r} is installed; there are: {', '.join(adapters()) or 'none'}")
+
+
+def read_name(text: str) -> tuple[str, dict[str, Any]]:
+    """What an adapter is given, "MODEL?name=value&name=value", as the model and its settings.
+
+    Values are JSON where they can be, text otherwise. Raises ConfigurationError for a setting without a value.
+    """
+    model, _, query = text.partition("?")
+    settings: dict[str, Any] = {}
+    for setting in filter(None, query.split("&")):
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise ConfigurationError(f"{setting!r} is no setting; write NAME=VALUE, several joined by &")
+        try:
+            settings[name] = json.loads(unquote(value))
+        except ValueError:
+            settings[name] = unquote(value)
+    return model, settings
+
+
+def build(kind: Callable[..., T], settings: dict[str, Any], *arguments: Any, **given: Any) -> T:
+    """`kind(*arguments, **given)` with those of `settings` that it has by keyword, which are taken out of them."""
+    parameters = inspect.signature(kind).parameters.values()
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given]
+    return kind(*arguments, **given, **{name: settings.pop(name) for name in names if name in settings})
+
+
+def check_empty(settings: dict[str, Any], name: str, *kinds: Callable[..., Any]) -> None:
+    """Raises ConfigurationError for settings that nothing has taken; tells what `kinds` would have."""
+    if settings:
+        known = [
+            p.name for kind in kinds for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY
+        ]
+        raise ConfigurationError(
+            f"{name} has no setting {', '.join(settings)}; settings: {', '.join(sorted(set(known)))}"
+        )
 
 
 def _resolve(given: object, role: str, method: str) -> Any:
