@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := check
 
-.PHONY: help check solve test lint format types package bench clean
+.PHONY: help check solve test test-vllm test-llamacpp lint format types package bench clean
 
 help:  ## Show what can be made.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -24,6 +24,20 @@ solve: $(BIN)/o1-reason  ## Set up and solve a puzzle, offline.
 
 test: .venv/dev  ## Set up and run the tests.
 	$(BIN)/python -m pytest -q
+
+.venv-vllm/ready: scripts/setup-vllm.sh
+	PYTHON=$(PYTHON) sh scripts/setup-vllm.sh .venv-vllm
+	@touch $@
+
+.llamacpp/llama-server: scripts/setup-llamacpp.sh
+	PYTHON=$(PYTHON) sh scripts/setup-llamacpp.sh .llamacpp
+	@touch $@
+
+test-vllm: .venv/dev .venv-vllm/ready  ## Tests against vLLM, which is installed first (4 minutes, 3 GB).
+	$(BIN)/python -m pytest -q -m vllm
+
+test-llamacpp: .venv/dev .llamacpp/llama-server  ## Tests against llama.cpp, which is built first (10 minutes).
+	$(BIN)/python -m pytest -q -m llamacpp
 
 lint: .venv/dev  ## Style.
 	$(BIN)/ruff check .
@@ -46,4 +60,4 @@ bench: .venv/dev  ## Measure: puzzles, overhead, latency.
 	$(BIN)/python benchmarks/overhead.py
 
 clean:  ## Remove what was made.
-	rm -rf .venv dist build .pytest_cache .ruff_cache
+	rm -rf .venv .venv-vllm .llamacpp dist build .pytest_cache .ruff_cache

@@ -334,7 +334,7 @@ def main() -> None:
         "matches": matches,
         "violation": violation,
     }
-    print(json.dumps({"id": 0, "result": "ready"}), file=replies, flush=True)
+    print(json.dumps({"result": "ready"}), file=replies, flush=True)
     for line in requests:
         request = json.loads(line)
         if hasattr(signal, "setitimer"):  # an orphan that calculates for ever would not see its input end
@@ -345,7 +345,7 @@ def main() -> None:
             result = None
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps({"id": request["id"], "result": result}), file=replies, flush=True)
+        print(json.dumps({"result": result}), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ _COMMAND = re.compile(r"\\([a-z]+|.)", re.DOTALL)
 _TEXT = r"\\(?:text|textrm|textnormal|textbf|textit|mathrm|mathbf|mathit|mbox|hbox|boldsymbol|boxed|fbox)\s*"
 _STYLED = re.compile(_TEXT + r"\{([^{}]*)\}")
 _LATEX_UNIT = re.compile(r"\s*" + _TEXT + r"\{\s*([a-z][a-z ./-]*|)\}\s*(?:\^\s*\{?[23]\}?)?\s*\.?\s*")
+_GAP = re.compile(r"(?:\s|~|\\[ ,;:!])+$")
 _PLAIN_UNIT = re.compile(r"([-+0-9.,/ ]*[0-9])(\s*)([a-z][a-z. /]*?)(?:\^\{?[23]\}?)?")
 _SHORT_UNITS = frozenset("cm mm km kg mg ml lb oz ft yd mi hr in sq cu of per".split())
 _ATTACHED_UNITS = frozenset("cm mm km kg mg ml lbs oz ft mph".split())
@@ -142,7 +143,7 @@ def _tidy_latex(text: str) -> str:
 def _trailing_unit(text: str) -> str | None:
     start = text.rfind("\\", 0, text.rfind("{"))
     match = _LATEX_UNIT.fullmatch(text, start) if start > 0 else None
-    before = text[: max(start, 0)].rstrip()
+    before = _GAP.sub("", text[: max(start, 0)])
     if match is None or not re.search(r"[0-9]|\\[a-z]", before) or before.endswith((",", "^", "_", "{", "(")):
         return None
     return before if _is_unit(match[1], True) else None

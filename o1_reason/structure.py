@@ -154,7 +154,7 @@ def _equation(sides: list[str], evaluator: Evaluator) -> str | None:
 
 def _interval(sides: list[str], relations: list[str], evaluator: Evaluator) -> str | None:
     """``1 < x \\le 2`` is ``(1, 2]``: one name between constants."""
-    names = [i for i, side in enumerate(sides) if _NAME.fullmatch(side)]
+    names = [i for i, side in enumerate(sides) if _NAME.fullmatch(side) or _RESULT.fullmatch(side)]
     if len(names) != 1 or len({relation in ("<", "\\le") for relation in relations}) != 1 or len(sides) > 3:
         return None
     at = names[0]

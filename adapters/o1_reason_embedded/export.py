@@ -20,28 +20,24 @@ from . import vocab as v
 from .policy import WEIGHTS
 from .runtime import Array, Shape, decoder
 
-# Each message on lines of its own, no roles and nothing for a reply to begin with: what the policy was trained on.
+# Messages one after the other, each closed by a line feed, no roles and nothing to open a reply: the training text.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- message['content'] -}}"
     "{%- if not message['content'].endswith('\\n') -%}{{- '\\n' -}}{%- endif -%}"
     "{%- endfor -%}"
 )
-
-
-# Byte-level writing of line feed and space. The tokenizer is byte-level because the stop strings of transformers look
-# tokens up that way; with any other decoder they need a vocabulary that has letters.
-LF, SPACE = "Ċ", "Ġ"
+# Plain sampling unless a request says otherwise: transformers' own default is greedy at any temperature.
+SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 # The longer symbols first: "->" is no "-".
 TOKEN = "|".join([r"\d+", *map(re.escape, sorted(v.SYMBOLS[v.NEWLINE :], key=len, reverse=True))])
-
-
-# Plain sampling by default; transformers would be greedy at any temperature, and keep the 50 likeliest tokens only.
-SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+# Line feed and space as a byte-level tokenizer writes them. It is byte-level only because transformers then looks stop
+# strings up token by token; with other decoders it needs a vocabulary with letters for that.
+LF, SPACE = "Ċ", "Ġ"
 
 
 def export_hf(folder: Path, weights: Path) -> None:
-    """The policy as `LlamaForCausalLM`: for vLLM, SGLang, TGI, transformers."""
+    """The policy as `LlamaForCausalLM`: for vLLM, SGLang, TGI and `transformers serve`."""
     shape = decoder(weights).shape
     config = _config(shape) | {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "attention_bias": False}
     save_file(_tensors(weights), folder / "model.safetensors", {"format": "pt"})
@@ -51,12 +47,13 @@ def export_hf(folder: Path, weights: Path) -> None:
 
 
 def export_hf_prm(folder: Path, weights: Path) -> None:
-    """The process reward model as `Qwen2ForProcessRewardModel`, whose scores are a softmax over two classes.
+    """The process reward model as `Qwen2ForProcessRewardModel`: for vLLM's token-wise pooling.
 
-    With hidden units relu(z) and relu(-z), z the reward logit, and class logits 0 and relu(z) - relu(-z) = z, class 1
-    has the probability sigmoid(z).
+    Its head is linear, ReLU, linear and a softmax over two classes. With z the reward logit, hidden units relu(z) and
+    relu(-z) and class logits 0 and relu(z) - relu(-z) = z, class 1 has the probability sigmoid(z), exactly.
     """
     shape = decoder(weights).shape
+    # Not of type qwen2: AutoTokenizer would put Qwen2's own rules in place of the tokenizer's.
     config = _config(shape) | {"model_type": "llama", "architectures": ["Qwen2ForProcessRewardModel"], "num_labels": 2}
     tensors = _tensors(weights)
     head = tensors.pop("lm_head.weight")
@@ -77,11 +74,7 @@ def export_hf_prm(folder: Path, weights: Path) -> None:
 
 
 def export_gguf(folder: Path, weights: Path) -> None:
-    """The policy as ``model.gguf``: for llama.cpp and what is built on it.
-
-    The tokenizer is llama.cpp's unigram one ("t5"), which puts one space before every word whatever the text has, so
-    that every symbol is one token wherever it stands. Generated text therefore has a space at the start of a line.
-    """
+    """The policy as ``model.gguf``: for llama.cpp and what is built on it. Raises ConfigurationError without gguf."""
     try:
         import gguf
     except ImportError as error:
@@ -95,12 +88,28 @@ def export_gguf(folder: Path, weights: Path) -> None:
     writer.add_head_count(shape.heads)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(shape.theta)
-    writer.add_vocab_size(v.VOCAB_SIZE)
-    kinds = dict.fromkeys(range(v.VOCAB_SIZE), gguf.TokenType.NORMAL)
-    kinds |= {v.PAD: gguf.TokenType.UNKNOWN, v.EOS: gguf.TokenType.CONTROL}
-    kinds |= dict.fromkeys((v.NEWLINE, v.CLOSE), gguf.TokenType.USER_DEFINED)  # these end a word and have no space
+    _add_vocabulary(writer)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, shape.layers).mapping
+    for name, tensor in _tensors(weights).items():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            tensor = _interleaved(tensor, shape.heads)
+        writer.add_tensor(names[name.removesuffix(".weight")][1] + ".weight", tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _add_vocabulary(writer: Any) -> None:
+    """llama.cpp's unigram tokenizer ("t5") sets one space before every word, whatever the text has, so a symbol is the
+    same token wherever it stands. Generated lines, too, begin with that space; what ends a line has none."""
+    from gguf import TokenType
+
+    kinds = dict.fromkeys(range(v.VOCAB_SIZE), TokenType.NORMAL)
+    kinds |= {v.PAD: TokenType.UNKNOWN, v.EOS: TokenType.CONTROL}
+    kinds |= dict.fromkeys((v.NEWLINE, v.CLOSE), TokenType.USER_DEFINED)
     writer.add_tokenizer_model("t5")
-    writer.add_token_list([("▁" if kind == gguf.TokenType.NORMAL else "") + v.decode([i]) for i, kind in kinds.items()])
+    writer.add_token_list([("▁" if kind == TokenType.NORMAL else "") + v.decode([i]) for i, kind in kinds.items()])
     writer.add_token_scores([0.0] * v.VOCAB_SIZE)
     writer.add_token_types(list(kinds.values()))
     writer.add_unk_token_id(v.PAD)
@@ -111,15 +120,6 @@ def export_gguf(folder: Path, weights: Path) -> None:
     writer.add_add_space_prefix(True)
     writer.add_remove_extra_whitespaces(True)
     writer.add_chat_template(CHAT_TEMPLATE)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, shape.layers)
-    for name, tensor in _tensors(weights).items():
-        if name.endswith(("q_proj.weight", "k_proj.weight")):
-            tensor = _interleaved(tensor, shape.heads)
-        writer.add_tensor(names.get_name(name, (".weight",)), tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def _interleaved(tensor: Array, heads: int) -> Array:
@@ -203,24 +203,52 @@ class Format(StrEnum):
     gguf = "gguf"
 
 
-EXPORTS: dict[Format, Callable[[Path, Path], None]] = {
-    Format.hf: export_hf, Format.hf_prm: export_hf_prm, Format.gguf: export_gguf,
-}  # fmt: skip
-
-
 def export(format: Format, folder: Path, weights: Path | None = None) -> None:
+    """Write the model of `format` into `folder`; `weights` None: the ones in the package.
+
+    Raises ConfigurationError where a package is missing.
+    """
+    writers: dict[Format, Callable[[Path, Path], None]] = {
+        Format.hf: export_hf, Format.hf_prm: export_hf_prm, Format.gguf: export_gguf,
+    }  # fmt: skip
+    name = "prm" if format is Format.hf_prm else "policy"
     folder.mkdir(parents=True, exist_ok=True)
-    EXPORTS[format](folder, weights or WEIGHTS / ("prm.safetensors" if format is Format.hf_prm else "policy.safetensors"))
+    writers[format](folder, weights or WEIGHTS / f"{name}.safetensors")
 
 
 def main(
-    format: Annotated[Format, typer.Argument()],
-    folder: Annotated[Path, typer.Argument()],
+    format: Annotated[Format, typer.Argument(help="hf and gguf: the policy; hf-prm: the process reward model.")],
+    folder: Annotated[Path, typer.Argument(help="Where the files go; made if it is not there.")],
+    weights: Annotated[Path | None, typer.Option(help="Weights of your own; default: those in the package.")] = None,
 ) -> None:
+    """Export the embedded models for other servers. No PyTorch needed; gguf needs `pip install gguf`.
+
+    \b
+    The policy, as a small model to try adapters and servers with:
+      python -m o1_reason_embedded.export hf embedded
+      transformers serve embedded --port 8000
+      vllm serve embedded --dtype float32 --port 8000
+      python -m o1_reason_embedded.export gguf embedded
+      llama-server --model embedded/model.gguf --port 8000 --top-k 0 --top-p 1 --min-p 0 --temp 1
+
+    \b
+    The reward model, on POST /pooling, one score per step:
+      python -m o1_reason_embedded.export hf-prm embedded-prm
+      vllm serve embedded-prm --dtype float32 --port 8001 --runner pooling \\
+        --pooler-config '{"pooling_type": "STEP", "step_tag_id": 10}'
+
+    \b
+    A prompt is the numbers in order, an arrow, the target and a line feed; the reply is one step a line:
+      curl http://127.0.0.1:8000/v1/completions --json \\
+        '{"model": "embedded", "prompt": "4 9 10 13 -> 24\\n", "max_tokens": 40}'
+    """
+    if weights is not None and not weights.is_file():
+        raise typer.BadParameter(f"there is no file {weights}")
     try:
-        export(format, folder)
+        export(format, folder, weights)
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
+    typer.echo(f"written: {', '.join(sorted(str(path) for path in folder.iterdir()))}")
 
 
 if __name__ == "__main__":

@@ -80,9 +80,8 @@ class OpenAIChat:
 
     @property
     def identity(self) -> str:
-        return (
-            f"openai({self.endpoint.identity}, {self.model}, {self.prefix}, {json.dumps(self.extra, sort_keys=True)})"
-        )
+        settings = (self._asked, self._render.name, json.dumps(self.extra, sort_keys=True))
+        return f"openai({self.endpoint.identity}, {self.model}, {', '.join(settings)})"
 
     def bound(self, messages: Sequence[Message], sampling: Sampling, prefix: str | None = None) -> Usage:
         """One request for all replies, unless the server is known to give one a request. Prompt tokens are estimated:

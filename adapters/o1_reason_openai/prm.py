@@ -185,9 +185,10 @@ class RemotePRM:
             else:
                 scores[text] = known
         if missing:
-            self._check([row[-1] for row in prompts if row[-1] not in scores], None)
+            ends = [row[-1] for row in prompts if row[-1] not in scores]  # a path that fits has beginnings that do
+            self._check(ends, None)
             if self.route == "generative_scoring":
-                await self._fit(missing, tally)
+                await self._fit(ends, tally)
             reply = await self._ask(labels_body(self.route, self.model, self.format, missing), tally)
             found = read_labels(self.route, reply, self.format, len(missing))
             self._whole(reply, missing)
@@ -198,7 +199,7 @@ class RemotePRM:
 
     async def _fit(self, texts: list[str], tally: Tally) -> None:
         """Raise VerifierError for what vLLM would cut, which is the end of the prompt: the newest step."""
-        if self.context is None:
+        if texts and self.context is None:
             reply = await self._tokenized(texts[0], self.format.special_tokens, tally)
             if not isinstance(limit := reply.get("max_model_len"), int):
                 raise ConfigurationError("the server's /tokenize does not tell max_model_len; give context=...")

@@ -29,6 +29,7 @@ class Renderer:
             raise ConfigurationError(f'template must be a function of the messages, or "plain"; got {template!r}')
         self._endpoint, self._model = endpoint, model
         self._template = plain if template == "plain" else template
+        self.name = "by server" if self._template is None else getattr(self._template, "__qualname__", "template")
         self._known: OrderedDict[str, str] = OrderedDict()
         self.fields: dict[str, Any] = {}  # of requests with rendered prompts
 

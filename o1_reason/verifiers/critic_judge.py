@@ -89,12 +89,8 @@ class Judge:
         return self.chat.bound(prompt.messages(), self._sampling(prompt, words, n, 0))
 
     def guess(self, state: State, n: int, max_steps: int) -> list[State]:
-        """`n` continuations of `state` as long as they are reckoned with, for bounds."""
-        text = "x" * (_LETTERS * self.step_tokens)
-        return [
-            State(state.question, (*state.steps, *(Step(f"{i}{text}") for _ in range(max_steps))), state.context)
-            for i in range(n)
-        ]
+        """`n` continuations of `state`, for bounds."""
+        return continuations(state, n, max_steps, self.step_tokens)
 
     def _sampling(self, prompt: Prompt, words: int, n: int, seed: int) -> Sampling:
         content = f"{prompt.rules}\x1f{prompt.evidence}\x1f{seed}"
@@ -121,6 +117,15 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     else:
         return [task.result() for task in tasks]
     raise first
+
+
+def continuations(state: State, n: int, max_steps: int, step_tokens: int) -> list[State]:
+    """What `n` continuations of `state` may look like: `max_steps` steps more, of about `step_tokens` tokens each."""
+    text = "x" * (_LETTERS * step_tokens)
+    return [
+        State(state.question, (*state.steps, *(Step(f"{i}{text}") for _ in range(max_steps))), state.context)
+        for i in range(n)
+    ]
 
 
 def all_judged(scores: Sequence[Score | None], failed: Sequence[str]) -> list[Score]:
