@@ -3,12 +3,13 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .answers import answer_keys
 from .errors import LedgerError
 from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from, scores_data, scores_from
-from .mdp import NOTHING, Proposals, Score, State, Usage
+from .mdp import NOTHING, Proposals, Score, State, Step, Usage
 from .protocols import Policy, Verifier, check_proposals, check_scores
 from .receipt import Receipt, current
 
@@ -78,7 +79,7 @@ class Models:
         if self._takes_seed:
             options["seed"] = call_seed(self.seed, state, order.first)
         proposals = await self.policy.propose(state, order.n, order.max_steps, **options)
-        return check_proposals(proposals, order.n, order.max_steps)
+        return await _keyed(check_proposals(proposals, order.n, order.max_steps))
 
     async def score(self, call: Scoring, states: Sequence[State]) -> Sequence[Score]:
         """Raises VerifierError for scores that break the contract, and whatever the verifier raises."""
@@ -104,6 +105,26 @@ class Models:
             await self.ledger.put(key, record)
         except LedgerError as error:
             self._warn(error)
+
+
+async def _keyed(proposals: Proposals) -> Proposals:
+    """With a key on each answer, so that a vote counts as one what is equal; whole numbers need none."""
+    answers = [_unkeyed(candidate[-1]) for candidate in proposals.candidates]
+    if not any(answers):
+        return proposals
+    keys = await answer_keys([answer or "" for answer in answers])
+    candidates = (
+        (*candidate[:-1], replace(candidate[-1], key=key)) if answer else candidate
+        for candidate, answer, key in zip(proposals.candidates, answers, keys, strict=True)
+    )
+    return replace(proposals, candidates=tuple(candidates))
+
+
+def _unkeyed(step: Step) -> str | None:
+    answer = step.answer
+    if answer is None or step.key is not None or not step.terminal:
+        return None
+    return None if answer.isdigit() and len(answer) < 20 else answer
 
 
 def call_seed(seed: int, state: State, first: int) -> int:

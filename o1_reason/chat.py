@@ -62,3 +62,17 @@ class Chat(Protocol):
     def bound(self, messages: Sequence[Message], sampling: Sampling, prefix: str | None = None) -> Usage:
         """The most that `complete` costs if every request succeeds at once."""
         ...
+
+
+def without_echo(text: str, start: str | None) -> str:
+    """`text` without `start`, the beginning that some servers send back with its continuation."""
+    for echo in (start or "", (start or "").strip()):
+        if echo and text.lstrip().startswith(echo.lstrip()):
+            return text.lstrip()[len(echo.lstrip()) :]
+    return text
+
+
+def find_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first stop string begins that has text before it; None where there is none."""
+    start = len(text) - len(text.lstrip())
+    return min((at for word in stop if (at := text.find(word, start)) >= 0), default=None)

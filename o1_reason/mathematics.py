@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -30,8 +30,12 @@ START_SECONDS = 60.0  # for the process to import its libraries
 REMEMBERED = 16_384  # keys
 
 
-class Unanswered(Exception):  # noqa: N818 - an outcome, not an error
-    """The process had no time, no memory or no libraries for it, or mathematics has no answer."""
+class UnansweredError(Exception):
+    """The process had no time or no memory for it, died of it, or has no answer."""
+
+
+class NoWorkerError(UnansweredError):
+    """The process cannot be started."""
 
 
 class Worker:
@@ -61,7 +65,7 @@ class Worker:
         if found is None:
             try:
                 found = self.ask("key", text)
-            except Unanswered:
+            except UnansweredError:
                 found = text
             if len(self._keys) >= REMEMBERED:
                 self._keys.pop(next(iter(self._keys)), None)
@@ -71,7 +75,7 @@ class Worker:
     def ask(self, do: str, *arguments: Any) -> Any:
         """The result of an operation of `mathworker`; once the process runs, within `seconds`.
 
-        Raises Unanswered if there is none: it took longer, the process died of it, or cannot be started.
+        Raises UnansweredError if there is none: it took longer, or the process died of it, or cannot be started.
         """
         request = json.dumps({"do": do, "with": arguments, "seconds": self.seconds})
         with self._lock:
@@ -85,8 +89,10 @@ class Worker:
                 raise
             if reply is None:
                 self._stop()
+        if self._unusable:
+            raise NoWorkerError(_NO_WORKER)
         if reply is None or reply["result"] is None:
-            raise Unanswered(do)
+            raise UnansweredError(f"no result within {self.seconds} seconds and the memory allowed")
         return reply["result"]
 
     def _send(self, request: str) -> None:
@@ -121,7 +127,7 @@ class Worker:
             ready = None
         if ready is None:
             self._unusable = True
-            warnings.warn(_NO_WORKER, RuntimeWarning, stacklevel=2)
+            warnings.warn(f"answers are compared as text: {_NO_WORKER}", RuntimeWarning, stacklevel=2)
             raise OSError("it does not start")
 
     def _stop(self) -> None:
@@ -149,10 +155,7 @@ class Worker:
         self._forget()
 
 
-_NO_WORKER = (
-    "answers are compared as text, not as mathematics, because the process for it does not start; "
-    "`python -m o1_reason.mathworker` shows why (is math-verify installed?)"
-)
+_NO_WORKER = "the process for mathematics does not start; `python -m o1_reason.mathworker` shows why"
 
 
 def _read(lines: Iterable[str], replies: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
@@ -172,7 +175,7 @@ def worker() -> Worker:
     return shared
 
 
-class _NotYet(Exception):  # noqa: N818 - never leaves this module
+class _NotYetError(Exception):
     """It takes mathematics."""
 
 
@@ -180,10 +183,10 @@ class _Plain:
     """The `Evaluator` that evaluates nothing."""
 
     def expression(self, text: str) -> str:
-        raise _NotYet
+        raise _NotYetError
 
     def difference(self, left: str, right: str, *, directed: bool) -> str:
-        raise _NotYet
+        raise _NotYetError
 
 
 _PLAIN = _Plain()
@@ -195,7 +198,7 @@ def plain_key(text: str) -> str | None:
         return text
     try:
         return key(text, _PLAIN)
-    except _NotYet:
+    except _NotYetError:
         return worker().known(text)
     except RecursionError:  # brackets in brackets
         return text
@@ -221,13 +224,21 @@ async def answer_key(answer: str) -> str:
     found = plain_key(text)
     if found is not None:
         return found
-    shared = worker()
-    return await asyncio.get_running_loop().run_in_executor(shared.executor, shared.key, text)
+    return await _aside(worker().key, text)
 
 
 async def answer_keys(answers: Sequence[str]) -> list[str]:
     """`answer_key` of each."""
     return [await answer_key(answer) for answer in answers]
+
+
+async def ask(do: str, *arguments: Any) -> Any:
+    """`Worker.ask`; the event loop goes on meanwhile. Raises UnansweredError."""
+    return await _aside(worker().ask, do, *arguments)
+
+
+async def _aside(call: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(worker().executor, call, *arguments)
 
 
 async def classes(answers: Sequence[str]) -> dict[str, list[int]]:

@@ -11,6 +11,7 @@ import re
 from fractions import Fraction
 
 LONGEST = 2000  # characters; longer texts are compared as they stand
+LONGEST_NUMBER = 300
 FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
 GREEK = (
     "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|vartheta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|"
@@ -24,7 +25,7 @@ _UNICODE = str.maketrans(
         "−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "∕": "/", "≤": "\\le ", "≥": "\\ge ",
         "≠": "\\ne ", "≈": "\\approx ", "π": "\\pi ", "∞": "\\infty ", "∪": "\\cup ", "∈": "\\in ", "√": "\\sqrt ",
         "°": "^\\circ ", "²": "^2", "³": "^3", "±": "\\pm ", "⟨": "(", "⟩": ")", "’": "'", "“": '"', "”": '"',
-        "€": "", "£": "", "¥": "", "₹": "", "\u200b": "", "\u2212": "-",
+        "€": "", "£": "", "¥": "", "₹": "", "\u200b": "",
     }
 )  # fmt: skip
 _COMMANDS = {
@@ -46,11 +47,11 @@ _STYLED = re.compile(_TEXT + r"\{([^{}]*)\}")
 _LATEX_UNIT = re.compile(r"\s*" + _TEXT + r"\{\s*([a-z][a-z ./-]*|)\}\s*(?:\^\s*\{?[23]\}?)?\s*\.?\s*")
 _GAP = re.compile(r"(?:\s|~|\\[ ,;:!])+$")
 _PLAIN_UNIT = re.compile(r"([-+0-9.,/ ]*[0-9])(\s*)([a-z][a-z. /]*?)(?:\^\{?[23]\}?)?")
-_SHORT_UNITS = frozenset("cm mm km kg mg ml lb oz ft yd mi hr in sq cu of per".split())
-_ATTACHED_UNITS = frozenset("cm mm km kg mg ml lbs oz ft mph".split())
-_NO_UNITS = frozenset(
-    "and or hundred thousand million billion trillion dozen percent mod base pi infty infinity a.m p.m am pm".split()
-) | frozenset(FUNCTIONS.split("|")) | {"sqrt"}  # fmt: skip
+_UNIT_WORD = re.compile(r"[a-z.]{3,}|cm|mm|km|kg|mg|ml|lb|oz|ft|yd|mi|hr|in|sq|cu|of")
+_ATTACHED_UNIT = re.compile(r"cm|mm|km|kg|mg|ml|lbs|oz|ft|mph")  # 5km
+_NO_UNIT = re.compile(
+    rf"and|or|hundred|thousand|million|billion|trillion|dozen|mod|base|infty|infinity|sqrt|{FUNCTIONS}|[ap]\.?m\.?"
+)
 _GROUPS = re.compile(r"(?<=[0-9])(?:,\\!|\{,\}|\\,|\\!)\s*(?=[0-9]{3}(?![0-9]))")
 _PHANTOM = re.compile(r"\\phantom\s*(?:\{[^{}]*\}|.)|\\hspace\s*\{[^{}]*\}")
 _PERCENT = re.compile(r"\s*\b(?:percent|per cent|pct)\b")
@@ -150,14 +151,10 @@ def _trailing_unit(text: str) -> str | None:
 
 
 def _is_unit(text: str, apart: bool) -> bool:
-    words = text.replace("/", " ").rstrip(". ").split()
     if not apart:
-        return len(words) == 1 and words[0] in _ATTACHED_UNITS
-    return not any(word.strip(".") in _NO_UNITS or not _unit_word(word) for word in words)
-
-
-def _unit_word(word: str) -> bool:
-    return len(word.strip(".")) > 2 or word.strip(".") in _SHORT_UNITS
+        return _ATTACHED_UNIT.fullmatch(text.rstrip(". ")) is not None
+    words = text.replace("/", " ").split()
+    return all(_UNIT_WORD.fullmatch(word.rstrip(".")) and not _NO_UNIT.fullmatch(word) for word in words)
 
 
 def _strip(text: str) -> str:
@@ -267,7 +264,7 @@ _NUMBER = re.compile(
 def number(text: str) -> Fraction | None:
     r"""The value of a plain number: ``-3``, ``1,234.5``, ``50%``, ``1.5e3``, ``2/3``, ``2 1/2``, ``2\frac{1}{2}``,
     ``0.\overline{3}``. None for anything else."""
-    match = _NUMBER.fullmatch(text) if len(text) <= 300 else None
+    match = _NUMBER.fullmatch(text) if len(text) <= LONGEST_NUMBER else None
     if match is None:
         return None
     sign, plain, exponent, percent, before, after, repeated, whole, over, under, whole_, over_, under_ = match.groups()

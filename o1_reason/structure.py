@@ -142,11 +142,11 @@ def _equation(sides: list[str], evaluator: Evaluator) -> str | None:
         keys = {key(side, evaluator) for side in sides}
         return keys.pop() if len(keys) == 1 else None
     named = _NAME.fullmatch(first) and first not in _COORDINATES
-    if constant(last) and _NAME.fullmatch(first) or _RESULT.fullmatch(first) or named and len(sides) > 2:
+    if (constant(last) and _NAME.fullmatch(first)) or _RESULT.fullmatch(first) or (named and len(sides) > 2):
         return key(last, evaluator)
     if len(sides) > 2:
         return None
-    if named and not re.search(rf"(?<![\\a-z]){re.escape(first)}", last):
+    if named and not _NAME.fullmatch(last) and not re.search(rf"(?<![\\a-z]){re.escape(first)}", last):
         return key(last, evaluator)
     differ = evaluator.difference(first, last, directed=False)
     return f"{differ} = 0" if differ else None
@@ -158,10 +158,10 @@ def _interval(sides: list[str], relations: list[str], evaluator: Evaluator) -> s
     if len(names) != 1 or len({relation in ("<", "\\le") for relation in relations}) != 1 or len(sides) > 3:
         return None
     at = names[0]
-    if not all(constant(side) for i, side in enumerate(sides) if i != at) or len(sides) == 3 and at != 1:
+    if not all(constant(side) for i, side in enumerate(sides) if i != at) or (len(sides) == 3 and at != 1):
         return None
     ends = [(key(sides[i], evaluator), relations[min(i, at)]) for i in range(len(sides)) if i != at]
-    below, above = ends if len(sides) == 3 else (ends + [None] if at else [None, *ends])
+    below, above = ends if len(sides) == 3 else ([*ends, None] if at else [None, *ends])
     if relations[0] in (">", "\\ge"):
         below, above = above, below
     opening = "(-inf" if below is None else ("(" if below[1] in "<>" else "[") + below[0]

@@ -25,7 +25,7 @@ class ScriptedChat:
     async def complete(
         self,
         messages: Sequence[Message],
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        sampling: Sampling = Sampling(),
         prefix: str | None = None,
     ) -> tuple[list[Reply], Usage]:
         self.asked.append((list(messages), sampling))

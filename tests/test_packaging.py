@@ -20,8 +20,11 @@ CORE = Path(o1_reason.__file__).parent
 # Each line may import from the lines above it, and from its own only where listed.
 LAYERS = [
     {"errors"},
-    {"mdp"},
-    {"answers", "chat", "receipt", "segment"},
+    {"mdp", "normal"},
+    {"structure"},
+    {"mathematics", "values"},
+    {"mathworker"},
+    {"answers", "chat", "limits", "receipt", "segment"},
     {"tree"},
     {"budget", "aggregate"},
     {"protocols"},

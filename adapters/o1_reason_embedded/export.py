@@ -55,7 +55,7 @@ def export_hf_prm(folder: Path, weights: Path) -> None:
     shape = decoder(weights).shape
     # Not of type qwen2: AutoTokenizer would put Qwen2's own rules in place of the tokenizer's.
     config = _config(shape) | {"model_type": "llama", "architectures": ["Qwen2ForProcessRewardModel"], "num_labels": 2}
-    tensors = _tensors(weights)
+    tensors = _tensors(weights, outputs=1)
     head = tensors.pop("lm_head.weight")
     for i in range(shape.layers):
         for part in "qkv":  # Qwen2 has biases here
@@ -128,8 +128,11 @@ def _interleaved(tensor: Array, heads: int) -> Array:
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(tensor.shape))
 
 
-def _tensors(weights: Path) -> dict[str, Array]:
-    return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in load_file(weights).items()}
+def _tensors(weights: Path, outputs: int = v.VOCAB_SIZE) -> dict[str, Array]:
+    tensors = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in load_file(weights).items()}
+    if len(tensors["lm_head.weight"]) != outputs:
+        raise ConfigurationError(f"{weights} is the other model: hf and gguf take a policy, hf-prm a reward model")
+    return tensors
 
 
 def _config(shape: Shape) -> dict[str, Any]:
@@ -169,8 +172,8 @@ def _write_tokenizer(folder: Path) -> None:
             "type": "Sequence",
             "decoders": [
                 {"type": "WordPiece", "prefix": "##", "cleanup": False},  # a space between any two tokens,
-                {"type": "Fuse"},
-                {"type": "Replace", "pattern": {"Regex": f"(?<={LF}) | (?=\\)?{LF})"}, "content": ""},  # not at line ends
+                {"type": "Fuse"},  # but none round the end of a line
+                {"type": "Replace", "pattern": {"Regex": f"(?<={LF}) | (?=\\)?{LF})"}, "content": ""},
                 {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
                 byte_level,
             ],
@@ -206,7 +209,7 @@ class Format(StrEnum):
 def export(format: Format, folder: Path, weights: Path | None = None) -> None:
     """Write the model of `format` into `folder`; `weights` None: the ones in the package.
 
-    Raises ConfigurationError where a package is missing.
+    Raises ConfigurationError where a package is missing or the weights are of the other model.
     """
     writers: dict[Format, Callable[[Path, Path], None]] = {
         Format.hf: export_hf, Format.hf_prm: export_hf_prm, Format.gguf: export_gguf,

@@ -10,8 +10,9 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from o1_reason.chat import Finish, Message, Reply, Sampling
+from o1_reason.chat import Finish, Message, Reply, Sampling, find_stop, without_echo
 from o1_reason.errors import ConfigurationError, ModelError
+from o1_reason.limits import limit_of
 from o1_reason.mdp import Usage
 from o1_reason.receipt import charge
 
@@ -29,17 +30,21 @@ class LangChainChat:
     mix with the tokens that a graph streams, and run with the callbacks of the run around them, so that a tracer shows
     one tree. What the model itself has no field for (seed, logprobs ...) is not passed to it.
 
-    prefix  "trailing" if the model goes on with a last message of the assistant's (Anthropic, llama.cpp);
-            "continue" for ChatOpenAI on vLLM or SGLang; "none": the search goes turn by turn
+    concurrency  calls in flight at most, shared by all that use this model of this provider in the process
+    prefix       "trailing" if the model goes on with a last message of the assistant's (Anthropic, llama.cpp);
+                 "continue" for ChatOpenAI on vLLM or SGLang; "none": the search goes turn by turn
     """
 
-    def __init__(self, model: BaseChatModel, *, prefix: str = "none") -> None:
+    def __init__(self, model: BaseChatModel, *, prefix: str = "none", concurrency: int = 64) -> None:
         if not isinstance(model, BaseChatModel):
             raise ConfigurationError(f"LangChainChat takes a BaseChatModel; got {type(model).__name__}")
         if prefix not in get_args(Prefix):
             raise ConfigurationError(f"prefix must be one of {', '.join(get_args(Prefix))}; got {prefix!r}")
         self.model = model.model_copy(update={"cache": False})
+        if concurrency < 1:
+            raise ConfigurationError(f"concurrency must be at least 1; got {concurrency}")
         self.prefix = prefix
+        self.limit = limit_of(self.identity, "", concurrency)
         self._ratio = 0.0  # prompt tokens per byte, the most so far
 
     @property
@@ -93,13 +98,20 @@ class LangChainChat:
     async def _one(
         self, history: Sequence[BaseMessage], sampling: Sampling, i: int, prefix: str | None
     ) -> tuple[Reply, Usage]:
-        charge(Usage(calls=1))
-        config: RunnableConfig = ensure_config()  # the callbacks of the run that this call is part of
-        config = {**config, "tags": [*(config.get("tags") or []), "nostream"], "run_name": "o1-reason call"}
-        message = await self.model.ainvoke(list(history), config, **self._options(sampling, i, bool(prefix)))
+        await self.limit.acquire()
+        try:
+            message = await self._call(history, self._options(sampling, i, bool(prefix)))
+        finally:
+            self.limit.release()
         usage = _usage(message)
         charge(usage)
         return _reply(message, sampling, usage, prefix if self.prefix == "trailing" else None), usage
+
+    async def _call(self, history: Sequence[BaseMessage], options: dict[str, Any]) -> AIMessage:
+        charge(Usage(calls=1))
+        config: RunnableConfig = ensure_config()  # the callbacks of the run that this call is part of
+        config = {**config, "tags": [*(config.get("tags") or []), "nostream"], "run_name": "o1-reason call"}
+        return await self.model.ainvoke(list(history), config, **options)
 
     def _options(self, sampling: Sampling, i: int, continuing: bool) -> dict[str, Any]:
         wanted: dict[str, Any] = {
@@ -131,12 +143,9 @@ def _usage(message: AIMessage) -> Usage:
     return Usage(0, told["input_tokens"], told["output_tokens"]) if told else Usage()
 
 
-def _reply(message: AIMessage, sampling: Sampling, usage: Usage, echo: str | None) -> Reply:
-    text = str(message.text)
-    start = (echo or "").strip()
-    if start and text.lstrip().startswith(start):
-        text = text.lstrip()[len(start) :]
-    at = min((found for word in sampling.stop if (found := text.find(word)) >= 0), default=None)
+def _reply(message: AIMessage, sampling: Sampling, usage: Usage, start: str | None) -> Reply:
+    text = without_echo(str(message.text), start)
+    at = find_stop(text, sampling.stop)
     told = message.response_metadata
     reason = str(told.get("finish_reason") or told.get("stop_reason") or told.get("done_reason") or "")
     finish = _FINISH.get(reason, "unknown" if sampling.stop else "end")

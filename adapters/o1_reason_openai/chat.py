@@ -10,7 +10,7 @@ from typing import Any, get_args
 import openai
 from openai import AsyncOpenAI
 
-from o1_reason.chat import Message, Reply, Sampling
+from o1_reason.chat import Message, Reply, Sampling, find_stop
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.mdp import Usage
 from o1_reason.receipt import more_calls
@@ -18,7 +18,7 @@ from o1_reason.receipt import more_calls
 from .endpoint import Endpoint, MalformedError, Tally
 from .probe import Heard, Prefix, find_prefix, started
 from .render import Renderer, Template
-from .wire import Answer, Choice, Price, cached_tokens, usage_of
+from .wire import Answer, Choice, Price, usage_of
 
 PROBES = 4  # requests of a probe, at the most
 PREFIXES = ("auto", *get_args(Prefix))
@@ -188,11 +188,12 @@ class OpenAIChat:
                 self._refused |= refused
         self._learn(messages, prefix, answer)
         shares = answer.shares()
+        start = prefix if self.prefix == "trailing" else None
         replies = [
-            choice.reply(sampling.stop, lenient, share)
+            choice.reply(sampling.stop, start, share)
             for (_, choice), share in zip(sorted(answer.choices.items()), shares, strict=True)
         ]
-        return [self._without_echo(reply, prefix) for reply in replies[: sampling.n]]
+        return replies[: sampling.n]
 
     async def _send(
         self, client: AsyncOpenAI, path: str, body: Mapping[str, Any], sampling: Sampling, answer: Answer, prompt: int,
@@ -207,12 +208,15 @@ class OpenAIChat:
                     await self.endpoint._json(client, path, {k: v for k, v in body.items() if k != "stream_options"})
                 )
             else:
+                met = 0  # characters at the time when all replies had met a stop string
                 async for chunk in self.endpoint.chunks(client, path, body):
                     spent = True
                     answer.take(chunk)
                     begun()
-                    if self._past_stop(answer, sampling):
+                    if met and answer.size() > met:  # the server does not heed it; one that does may yet send usage
                         break
+                    if not met and self._past_stop(answer, sampling):
+                        met = answer.size()
         except asyncio.CancelledError:
             spent = True  # the server may well have read the prompt
             raise
@@ -226,25 +230,21 @@ class OpenAIChat:
         return answer
 
     def _past_stop(self, answer: Answer, sampling: Sampling) -> bool:
-        """All replies have met a stop string, and yet the server goes on."""
-        if not sampling.stop or len(answer.choices) < sampling.n:
+        """All replies have met a stop string. An echo may hold some, so where there is one the server has to tell."""
+        if not sampling.stop or len(answer.choices) < sampling.n or self.prefix == "trailing":
             return False
-        return all(c.cut(sampling.stop, self._trims) is not None for c in answer.choices.values())
+        return all(find_stop(choice.text, sampling.stop) is not None for choice in answer.choices.values())
 
     def _charge(self, answer: Answer, prompt: int, tally: Tally) -> None:
-        usage = answer.usage or {}
-        read = int(usage.get("prompt_tokens") or prompt)
-        cached = cached_tokens(usage)
+        cached = answer.cached_tokens()
         self.cached_tokens += cached
-        tally.add(usage_of(read, answer.generated(), cached, self.price))
+        tally.add(usage_of(answer.prompt_tokens() or prompt, answer.generated(), cached, self.price))
 
     def _learn(self, messages: Sequence[Message], prefix: str | None, answer: Answer) -> None:
-        if answer.usage is None:
-            if self._stream is None and answer.complete:
-                self._stream = False  # without a stream there may be usage
-        elif answer.usage.get("prompt_tokens"):
-            bytes_read = self._estimate(messages, prefix, 1.0)
-            self._ratio = max(self._ratio, int(answer.usage["prompt_tokens"]) / bytes_read)
+        if not answer.counted and self._stream is None and answer.complete:
+            self._stream = False  # without a stream there may be usage
+        bytes_read = self._estimate(messages, prefix, 1.0)
+        self._ratio = max(self._ratio, answer.prompt_tokens() / bytes_read)
 
     def _estimate(self, messages: Sequence[Message], prefix: str | None, ratio: float) -> int:
         written = sum(len(json.dumps(m.get("content"), ensure_ascii=False).encode()) for m in messages)
@@ -300,13 +300,6 @@ class OpenAIChat:
             return set()
         return {"response_format"} & sent if self.endpoint.worked(path) else everything
 
-    def _without_echo(self, reply: Reply, prefix: str | None) -> Reply:
-        """Without the beginning that some servers send back."""
-        start = (prefix or "").strip()
-        if self.prefix != "trailing" or not start or not reply.text.lstrip().startswith(start):
-            return reply
-        return replace(reply, text=reply.text.lstrip()[len(start) :])
-
     # Capabilities.
 
     def _lock(self) -> asyncio.Lock:
@@ -335,7 +328,7 @@ class OpenAIChat:
             answer.take(reply)
             self._charge(answer, 0, tally)
             text = next(iter(answer.choices.values()), Choice()).text
-            return Heard(text, (answer.usage or {}).get("prompt_tokens"))
+            return Heard(text, answer.prompt_tokens() or None)
 
         found, self._trims = await find_prefix(ask)
         if found == "none" and await self._render.possible(tally):

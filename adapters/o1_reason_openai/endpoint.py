@@ -19,10 +19,9 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_random_exponential
 
 from o1_reason.errors import ConfigurationError, ModelError
+from o1_reason.limits import limit_of
 from o1_reason.mdp import NOTHING, Usage
 from o1_reason.receipt import charge, more_calls, seconds_left
-
-from .limits import limit_of
 
 OPENAI = "https://api.openai.com/v1"
 T = TypeVar("T")

@@ -46,9 +46,10 @@ def read_judgement(reply: Reply, n: int) -> Judgement | None:
 
 def _steps(text: str, n: int) -> tuple[bool, ...] | None:
     """Whether the path is right up to each step: the last verdict in each step's section, or the verdicts in order."""
-    heads = [head for head in _STEP.finditer(text) if 1 <= int(head[1]) <= n]
+    heads = list(_STEP.finditer(text))
+    ends = [*(head.start() for head in heads), len(text)][1:]
     said: dict[int, bool] = {}
-    for head, end in zip(heads, [*(other.start() for other in heads[1:]), len(text)], strict=True):
+    for head, end in zip(heads, ends, strict=True):
         verdicts = _BOXED.findall(text, head.end(), end)
         if verdicts:
             said[int(head[1])] = verdicts[-1].lower() == "correct"

@@ -32,13 +32,14 @@ SERVED: dict[Route, str] = {
     "score": "it needs SGLang and a model served as a generator",
     "completions": "it needs vLLM and a model served as a generator",
 }
+_COUNTED = ("prompt_tokens", "completion_tokens")
 _SLACK = 0.02  # half precision
 
 
 def usage_of(reply: Any) -> Usage:
     """Tokens that the server counted, without the call itself."""
-    usage = reply.get("usage") if isinstance(reply, Mapping) else None
-    counts = [(usage or {}).get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
+    usage = (reply.get("usage") if isinstance(reply, Mapping) else None) or {}
+    counts = [usage.get(name) or 0 for name in _COUNTED] if isinstance(usage, Mapping) else [-1]
     if not all(isinstance(count, int) and count >= 0 for count in counts):
         raise VerifierError(f"the server's usage is no count of tokens: {usage!r}")
     return Usage(0, *counts)
@@ -49,7 +50,7 @@ def _listed(reply: Any, key: str, n: int) -> list[Any]:
     found = reply.get(key) if isinstance(reply, Mapping) else None
     if not isinstance(found, list):
         raise VerifierError(f"the reply has no list {key!r}: {str(reply)[:200]}")
-    if found and all(isinstance(entry, Mapping) and "index" in entry for entry in found):
+    if found and all(isinstance(entry, Mapping) and isinstance(entry.get("index"), int) for entry in found):
         found = sorted(found, key=lambda entry: entry["index"])
         if [entry["index"] for entry in found] != list(range(n)):
             raise VerifierError(f"asked for {n} results, got those numbered {[entry['index'] for entry in found]}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from o1_reason.chat import Finish, Reply
+from o1_reason.chat import Finish, Reply, find_stop, without_echo
 from o1_reason.mdp import Usage
 
 
@@ -38,16 +38,15 @@ class Choice:
             self.stop_reason = data["stop_reason"] if data["stop_reason"] is not None else self.stop_reason
         self.tokens += _logprobs(data.get("logprobs"))
 
-    def cut(self, stop: Sequence[str], lenient: bool) -> int | None:
-        """Where the first stop string begins, if there is one; `lenient`: those before any text do not count."""
-        start = len(self.text) - len(self.text.lstrip()) if lenient else 0
-        found = [at for at in (self.text.find(word, start) for word in stop) if at >= 0]
-        return min(found, default=None)
+    def seen(self) -> int:
+        """Tokens that came: those with log-probabilities, or else a token for each chunk."""
+        return len(self.tokens) or self.chunks
 
-    def reply(self, stop: Sequence[str], lenient: bool, tokens: int) -> Reply:
-        """The finished reply; `tokens` were generated for it."""
-        at = self.cut(stop, lenient)
-        text = self.text if at is None else self.text[:at]
+    def reply(self, stop: Sequence[str], start: str | None, tokens: int) -> Reply:
+        """The finished reply, for which `tokens` were generated; `start` is what a server may have sent back."""
+        text = without_echo(self.text, start)
+        at = find_stop(text, stop)
+        text = text if at is None else text[:at]
         seen, kept = 0, 0
         while kept < len(self.tokens) and seen < len(text):
             seen += len(self.tokens[kept][0])
@@ -77,35 +76,61 @@ class Choice:
 
 @dataclass(slots=True)
 class Answer:
-    """What one request brought so far."""
+    """What one request brought so far.
+
+    Usage comes in four ways: once, of all replies (OpenAI, vLLM); once for each reply, in chunks without choices
+    (llama.cpp); with each chunk, of its reply so far (vLLM's `continuous_usage_stats`); or not at all.
+    """
 
     choices: dict[int, Choice] = field(default_factory=dict)
-    usage: Mapping[str, Any] | None = None  # the server's, of the whole or of what came so far
+    totals: list[Mapping[str, Any]] = field(default_factory=list)
+    so_far: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def take(self, data: Mapping[str, Any]) -> None:
         """A chunk, or a whole reply."""
-        for choice in data.get("choices") or ():
+        choices, usage = data.get("choices") or [], data.get("usage")
+        for choice in choices:
             self.choices.setdefault(choice.get("index") or 0, Choice()).take(choice)
-        if data.get("usage"):
-            self.usage = data["usage"]
+        if usage and (not choices or "message" in choices[0] or len(choices) > 1):
+            self.totals.append(usage)
+        elif usage:
+            self.so_far[choices[0].get("index") or 0] = usage
 
     @property
     def complete(self) -> bool:
         """Every choice has come to its end."""
         return bool(self.choices) and all(choice.finish for choice in self.choices.values())
 
+    def size(self) -> int:
+        """Characters of all replies."""
+        return sum(len(choice.text) for choice in self.choices.values())
+
+    @property
+    def counted(self) -> bool:
+        """The server has told what it read and generated."""
+        return bool(self.totals or self.so_far)
+
+    def prompt_tokens(self) -> int:
+        """Tokens read, 0 where the server does not tell; the prompt of several replies is read once."""
+        return max((int(u.get("prompt_tokens") or 0) for u in (*self.totals, *self.so_far.values())), default=0)
+
+    def cached_tokens(self) -> int:
+        """Prompt tokens that the server had in its prefix cache."""
+        return max((_cached(u) for u in (*self.totals, *self.so_far.values())), default=0)
+
     def generated(self) -> int:
-        """Completion tokens, as the server counts them, or else as many as came."""
-        if self.usage is not None and self.usage.get("completion_tokens") is not None:
-            return int(self.usage["completion_tokens"])
-        return sum(len(choice.tokens) or choice.chunks for choice in self.choices.values())
+        """Completion tokens as the server counts them, or else as many as came."""
+        seen = sum(choice.seen() for choice in self.choices.values())
+        if len(self.totals) == 1:  # some servers count the first of several replies only
+            told = int(self.totals[0].get("completion_tokens") or 0)
+            return max(told, sum(len(choice.tokens) for choice in self.choices.values()))
+        each = self.totals or list(self.so_far.values())
+        return sum(int(usage.get("completion_tokens") or 0) for usage in each) if each else seen
 
     def shares(self) -> list[int]:
-        """The completion tokens of each choice, in their order; servers only tell the sum."""
-        parts = [len(c.tokens) or c.chunks or 1 for _, c in sorted(self.choices.items())]
+        """The completion tokens of each choice, in their order; most servers only tell the sum."""
+        parts = [choice.seen() or 1 for _, choice in sorted(self.choices.items())]
         whole, total = self.generated(), sum(parts)
-        if len(parts) == 1:
-            return [whole]
         return [round(whole * part / total) for part in parts]
 
 
@@ -149,7 +174,6 @@ def usage_of(prompt: int, completion: int, cached: int, price: Price | None) -> 
     return Usage(0, prompt, completion, None if price is None else price.of(prompt, completion, cached))
 
 
-def cached_tokens(usage: Mapping[str, Any] | None) -> int:
-    """Prompt tokens that the server had in its prefix cache."""
-    details = (usage or {}).get("prompt_tokens_details") or {}
-    return int(details.get("cached_tokens") or (usage or {}).get("prompt_cache_hit_tokens") or 0)
+def _cached(usage: Mapping[str, Any]) -> int:
+    details = usage.get("prompt_tokens_details") or {}
+    return int(details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0)

@@ -1,19 +1,19 @@
 """Labelled solutions from a file: one JSON object a line, or one JSON array of them, in one of three forms.
 
-    own           {"question", "steps": [...], and what is known of: "answer", "key", "gold", "correct",
-                   "labels": [...] or "first_error", "group"}
-    ProcessBench  {"problem", "steps": [...], "label", "final_answer_correct"}        (arXiv 2412.06559)
-    TRL, PRM800K  {"prompt", "completions": [...], "labels": [...]}                   (stepwise supervision)
+own           {"question", "steps": [...], and what is known of: "answer", "key", "gold", "correct",
+               "labels": [...] or "first_error", "group"}
+ProcessBench  {"problem", "steps": [...], "label", "final_answer_correct"}        (arXiv 2412.06559)
+TRL, PRM800K  {"prompt", "completions": [...], "labels": [...]}                   (stepwise supervision)
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..answers import extract_answer
+from ..answers import answer_keys, extract_answer
 from ..errors import ConfigurationError
 from ..mdp import State, Step
 
@@ -95,9 +95,10 @@ class _Entry:
             return self._stepwise()
         if "question" in self._data:
             return self._own()
+        fields = ", ".join(map(str, self._data)) or "none"
         raise ConfigurationError(
-            f'{self._path}, line {self._line}: there is no "question" (nor "problem", as in ProcessBench, nor "prompt", '
-            f"as in TRL); the fields are {', '.join(map(str, self._data)) or 'none'}"
+            f'{self._path}, line {self._line}: there is no "question" (nor "problem", as in ProcessBench, nor '
+            f'"prompt", as in TRL); the fields are: {fields}'
         )
 
     def _own(self) -> Solution:
@@ -181,3 +182,18 @@ class _Entry:
         shown = "nothing" if got is None else json.dumps(got, ensure_ascii=False)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         return ConfigurationError(f"{self._path}, line {self._line}: {name} must be {wanted}; got {shown}")
+
+
+async def settled(truths: Sequence[Truth]) -> list[Truth]:
+    """`truths`, each with the key of its answer, and with `correct` where `gold` tells it."""
+    texts = list(dict.fromkeys(text for t in truths for text in (t.answer, t.gold) if text is not None))
+    keys = dict(zip(texts, await answer_keys(texts), strict=True))
+    found: list[Truth] = []
+    for truth in truths:
+        key, correct = truth.key, truth.correct
+        if key is None and truth.answer is not None:
+            key = keys[truth.answer]
+        if correct is None and truth.gold is not None:
+            correct = truth.answer is not None and keys[truth.answer] == keys[truth.gold]
+        found.append(replace(truth, key=key, correct=correct))
+    return found

@@ -1,23 +1,23 @@
 """The run: every solution goes to the verifier once, within a budget, and what it says is kept."""
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from ..answers import canonical
 from ..budget import Budget, Meter
 from ..errors import ConfigurationError, LedgerError, ModelError, VerifierError
 from ..ledger import Ledger, identity_of, key_of, scores_data, scores_from
 from ..mdp import NOTHING, Score, State, Usage
-from ..pool import Pool
+from ..pool import OverdueError, Pool
 from ..prices import Prices
 from ..protocols import Policy, Verifier, check_scores
 from ..receipt import Receipt, current
-from .data import Solution, Truth
+from ..verifiers.critic_judge import UnjudgedError
+from .data import Solution, Truth, settled
 
 HOPELESS = 20  # calls that fail before any succeeds
+UNREAD = "reply could not be read"
 FAILED = Usage(calls=1)  # a call was made, and nobody told what it cost
 
 
@@ -36,6 +36,7 @@ class Judgement:
 
     failures    kind of failure: how many solutions, and the first message
     left_out    solutions that the budget had nothing left for
+    unreadable  replies that could not be read, those asked again and those left out of a mean included
     replayed    solutions answered by the ledger alone
     usage       what all judgements cost, those replayed included; `paid` without those
     seconds     that calls took, summed over `timed` solutions; `wall`: that the run took
@@ -43,6 +44,7 @@ class Judgement:
 
     judged: list[Judged] = field(default_factory=list)
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
+    unreadable: int = 0
     left_out: int = 0
     replayed: int = 0
     usage: Usage = NOTHING
@@ -54,8 +56,8 @@ class Judgement:
     warning: str = ""  # the ledger could not be written
 
 
-class _Unaffordable(Exception):
-    pass
+class _UnaffordableError(Exception):
+    """The budget has nothing left for this call."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +68,7 @@ class _Call:
     receipt: Receipt
     asked: bool = False  # not all of it was in the ledger
     open: bool = False  # the verifier is at work on it
+    unread: str = ""  # what was wrong with a reply that could not be read
     bound: Usage = NOTHING  # set aside while it runs
 
 
@@ -90,6 +93,7 @@ class Judge:
     async def run(self, solutions: Iterable[Solution], progress: Callable[[Judgement], None]) -> Judgement:
         """Judge `solutions`, in their order as slots are free. Raises VerifierError if the verifier only ever fails."""
         started = time.monotonic()
+        unread = getattr(self._verifier, "parse_failures", 0)  # critics count them
         calls = self._calls(solutions)
         try:
             more = True
@@ -109,9 +113,16 @@ class Judge:
                 self._spend(_unfinished(call))
         self._found.left_out += sum(len(call.solutions) for call in self._running)
         self._found.left_out += sum(len(call.solutions) for call in calls)
-        self._found.judged = await settle(self._found.judged)
+        await self._settle()
+        self._found.unreadable = getattr(self._verifier, "parse_failures", 0) - unread
         self._found.wall = time.monotonic() - started
         return self._found
+
+    async def _settle(self) -> None:
+        """Bring what was judged in the order of the file, with all answers compared."""
+        judged = sorted(self._found.judged, key=lambda one: one.truth.line)
+        truths = await settled([one.truth for one in judged])
+        self._found.judged = [replace(one, truth=truth) for one, truth in zip(judged, truths, strict=True)]
 
     def _calls(self, solutions: Iterable[Solution]) -> Iterator[_Call]:
         """Neighbours of one question together, up to `batch`."""
@@ -141,45 +152,51 @@ class Judge:
 
     # One call.
 
-    async def _score(self, call: _Call) -> list[Score]:
-        """A score for each solution; with `prefixes`, one reward for each step even if the verifier gives one a state."""
+    async def _score(self, call: _Call) -> list[tuple[float, ...] | None]:
+        """The rewards of each solution; None where the verifier's reply could not be read."""
         current.set(call.receipt)
         states = [solution.state for solution in call.solutions]
         scores = await self._ask(call, states)
-        if not self._prefixes:
-            return scores
-        for i, state in enumerate(states):
-            if len(scores[i].rewards) == 1 < len(state.steps):
-                cuts = [State(state.question, state.steps[:k], state.context) for k in range(1, len(state.steps))]
-                before = await self._ask(call, cuts)
-                usage = sum((score.usage for score in before), scores[i].usage)
-                scores[i] = Score((*(score.rewards[-1] for score in before), scores[i].rewards[0]), usage=usage)
-        return scores
+        return [score and await self._by_steps(call, state, score) for state, score in zip(states, scores, strict=True)]
 
-    async def _ask(self, call: _Call, states: Sequence[State]) -> list[Score]:
-        known = [await self._look_up(state) for state in states]
+    async def _by_steps(self, call: _Call, state: State, score: Score) -> tuple[float, ...] | None:
+        """With `prefixes`, one reward a step even where the verifier gives one a state."""
+        rewards = score.rewards
+        if not self._prefixes or len(rewards) > 1 or len(state.steps) == 1:
+            return rewards
+        cuts = [State(state.question, state.steps[:k], state.context) for k in range(1, len(state.steps))]
+        before = [cut.rewards[-1] for cut in await self._ask(call, cuts) if cut is not None]
+        return (*before, *rewards) if len(before) == len(cuts) else None
+
+    async def _ask(self, call: _Call, states: Sequence[State]) -> list[Score | None]:
+        known = [await self._look_up(call, state) for state in states]
         missing = [i for i, score in enumerate(known) if score is None]
         if missing:
-            asked = [states[i] for i in missing]
-            for i, score in zip(missing, await self._pay(call, asked), strict=True):
-                known[i] = score
-                await self._keep(states[i], score)
-        return [score for score in known if score is not None]
+            for i, score in zip(missing, await self._pay(call, [states[i] for i in missing]), strict=True):
+                if score is not None:
+                    known[i] = score
+                    await self._keep(call, states[i], score)
+        return known
 
-    async def _pay(self, call: _Call, states: Sequence[State]) -> Sequence[Score]:
-        bound = self._bound(states)
-        if self._found.stop == "budget" or not self._reserve(call, bound):
+    async def _pay(self, call: _Call, states: Sequence[State]) -> Sequence[Score | None]:
+        if self._found.stop == "budget" or not self._reserve(call, self._bound(states)):
             self._found.stop = "budget"  # and nothing cheaper either, lest the short solutions be over-represented
-            raise _Unaffordable
+            raise _UnaffordableError
         call.asked = call.open = True
         started = time.monotonic()
-        scores = check_scores(await self._verifier.score(states), states)
-        call.open = False
+        try:
+            scores: Sequence[Score | None] = check_scores(await self._verifier.score(states), states)
+            usage = sum((score.usage for score in scores if score), NOTHING)
+        except UnjudgedError as error:
+            scores, call.unread = error.scores, str(error)
+            if not any(scores):
+                raise
+            usage = _unfinished(call)
         self._found.seconds += time.monotonic() - started
-        usage = sum((score.usage for score in scores), NOTHING)
         self._spend(usage)
         self._prices.remember("verifier", usage, len(states))
-        call.receipt.usage = NOTHING  # so far all is paid
+        self._meter.reserve(call.bound, -1)
+        call.bound, call.receipt.usage, call.open = NOTHING, NOTHING, False  # so far all is paid
         return scores
 
     def _bound(self, states: Sequence[State]) -> Usage:
@@ -196,57 +213,66 @@ class Judge:
         self._found.paid += usage
         self._found.usage += usage
 
-    # The ledger. Its keys are those of a search: what one has paid for, the other finds.
+    # The ledger. Its keys are those of a search: what one has paid for, the other finds. Scores of several solutions
+    # at once may depend on the company, so that is in their keys.
 
-    async def _look_up(self, state: State) -> Score | None:
+    def _key(self, call: _Call, state: State) -> str:
+        company = [solution.state.text for solution in call.solutions]
+        return key_of(self._identity, "score", state, **({"company": company} if len(company) > 1 else {}))
+
+    async def _look_up(self, call: _Call, state: State) -> Score | None:
         if self._ledger is None:
             return None
-        record = await self._ledger.get(key_of(self._identity, "score", state))
+        record = await self._ledger.get(self._key(call, state))
         if record is None:
             return None
         score = scores_from([record])[0]
         self._found.usage += score.usage
         return score
 
-    async def _keep(self, state: State, score: Score) -> None:
+    async def _keep(self, call: _Call, state: State, score: Score) -> None:
         """A full disk must not lose a score that was paid for: the audit goes on, and says so."""
         if self._ledger is None:
             return
         try:
-            await self._ledger.put(key_of(self._identity, "score", state), scores_data([score])[0])
+            await self._ledger.put(self._key(call, state), scores_data([score])[0])
         except LedgerError as error:
             self._found.warning = str(error)
 
     # What calls brought.
 
-    def _take_in(self, call: _Call, outcome: list[Score] | Exception) -> None:
+    def _take_in(self, call: _Call, outcome: Sequence[tuple[float, ...] | None] | Exception) -> None:
         self._running.discard(call)
         self._meter.reserve(call.bound, -1)
-        found = self._found
-        if isinstance(outcome, _Unaffordable):
-            found.left_out += len(call.solutions)
-        elif isinstance(outcome, ConfigurationError | LedgerError):
+        found, size = self._found, len(call.solutions)
+        if isinstance(outcome, _UnaffordableError):
+            found.left_out += size
+            return
+        if isinstance(outcome, ConfigurationError | LedgerError):
             raise outcome
-        elif isinstance(outcome, Exception):
-            self._fail(call, outcome)
+        if isinstance(outcome, Exception):
+            self._spend(_unfinished(call))
+            self._fail(_kind(outcome), str(outcome) or type(outcome).__name__, size)
+            self._give_up(outcome)
+            judged: Sequence[tuple[float, ...] | None] = [None] * size
         else:
-            if call.asked:
-                found.timed += len(call.solutions)
-            else:
-                found.replayed += len(call.solutions)
-            for solution, score in zip(call.solutions, outcome, strict=True):
-                found.judged.append(Judged(solution.truth, len(solution.state.steps), score.rewards))
+            found.timed += size if call.asked else 0
+            found.replayed += 0 if call.asked else size
+            judged, unread = outcome, outcome.count(None)
+            if unread:
+                self._fail(UNREAD, call.unread, unread)
+        for solution, rewards in zip(call.solutions, judged, strict=True):
+            found.judged.append(Judged(solution.truth, len(solution.state.steps), rewards))
 
-    def _fail(self, call: _Call, error: Exception) -> None:
-        self._spend(_unfinished(call))
-        kind = _kind(error)
-        count, first = self._found.failures.get(kind, (0, str(error) or type(error).__name__))
-        self._found.failures[kind] = count + len(call.solutions), first
+    def _fail(self, kind: str, message: str, solutions: int) -> None:
+        count, first = self._found.failures.get(kind, (0, message))
+        self._found.failures[kind] = count + solutions, first
+
+    def _give_up(self, error: Exception) -> None:
+        """Raises VerifierError once it is plain that no call will succeed."""
         self._failed_calls += 1
-        if self._failed_calls == HOPELESS and all(judged.rewards is None for judged in self._found.judged):
+        if self._failed_calls == HOPELESS and all(one.rewards is None for one in self._found.judged):
             raise VerifierError(f"the first {HOPELESS} calls of the verifier failed; the last: {error}") from error
-        for solution in call.solutions:
-            self._found.judged.append(Judged(solution.truth, len(solution.state.steps), None))
 
 
 def _unfinished(call: _Call) -> Usage:
@@ -257,37 +283,10 @@ def _unfinished(call: _Call) -> Usage:
 
 
 def _kind(error: Exception) -> str:
+    if isinstance(error, UnjudgedError):
+        return UNREAD
     if isinstance(error, VerifierError):
-        return "reply unreadable, or no valid score"
-    if isinstance(error, ModelError | OSError):
-        return "endpoint failed"
-    return type(error).__name__
-
-
-async def settle(judged: Iterable[Judged]) -> list[Judged]:
-    """In the order of the file, each with the key of its answer, and with `correct` where `gold` tells it."""
-    order = sorted(judged, key=lambda one: one.truth.line)
-    groups: dict[str, list[int]] = {}
-    for i, one in enumerate(order):
-        groups.setdefault(one.truth.group, []).append(i)
-    for members in groups.values():
-        truths = [order[i].truth for i in members]
-        texts = sorted({text for truth in truths for text in (truth.answer, truth.gold) if text is not None})
-        keys = dict(zip(texts, await answer_keys(texts), strict=True))
-        for i, truth in zip(members, truths, strict=True):
-            order[i] = replace(order[i], truth=_settled(truth, keys))
-        await asyncio.sleep(0)
-    return order
-
-
-def _settled(truth: Truth, keys: dict[str, str]) -> Truth:
-    correct, key = truth.correct, truth.key
-    if correct is None and truth.gold is not None:
-        correct = truth.answer is not None and keys[truth.answer] == keys[truth.gold]
-    if key is None and truth.answer is not None:
-        key = keys[truth.answer]
-    return replace(truth, key=key, correct=correct)
-
-
-async def answer_keys(answers: Sequence[str]) -> list[str]:
-    return [canonical(answer) for answer in answers]
+        return "no valid score"
+    if isinstance(error, OverdueError):
+        return "no answer in time"
+    return "endpoint failed" if isinstance(error, ModelError | OSError) else type(error).__name__

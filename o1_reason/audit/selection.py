@@ -3,13 +3,12 @@
 import itertools
 import math
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 FOLDS = 5
 Unit = TypeVar("Unit")
-Choice = TypeVar("Choice", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +80,16 @@ def vote(
 
 
 def orders_of(pool: Pool, n: int, draws: int, seed: str) -> list[list[int]]:
-    """`draws` random orders of the pool, cut after `n`: the first k of each are a random subset of k."""
-    dice = random.Random(seed)
-    return [dice.sample(range(len(pool.right)), n) for _ in range(draws)]
+    """`draws` random orders of the pool, cut after `n`: the first k of each are a random subset of k.
+
+    They are the rotations of random orders, so that each solution comes first equally often.
+    """
+    size, dice = len(pool.right), random.Random(seed)
+    orders: list[list[int]] = []
+    while len(orders) < draws:
+        ring = dice.sample(range(size), size) * 2
+        orders += [ring[k : k + n] for k in range(min(size, draws))]
+    return orders
 
 
 # How sure.
@@ -127,19 +133,12 @@ def _times(a: float, b: float) -> float:
     return a * b
 
 
-def choose_apart(
-    units: Sequence[Unit], choices: Sequence[Choice], quality: Callable[[Choice, Sequence[Unit]], float], seed: int
-) -> list[tuple[Sequence[Unit], Choice]]:
-    """Cross-validation: each fold of `units`, with the choice that is best on all the others; ties go to the first.
+def apart(units: Sequence[Unit], seed: int) -> list[tuple[list[Unit], list[Unit]]]:
+    """Cross-validation: each fold of `units`, and all the others, on which to choose what is then measured on the fold.
 
-    What is then measured on a fold has had no part in the choice. Five folds, fewer where there are fewer units; one
-    unit alone is its own judge.
+    Five folds, fewer where there are fewer units; one unit alone is its own judge.
     """
     shuffled = random.Random(seed).sample(units, len(units))
-    count = min(FOLDS, len(units))
-    folds = [shuffled[k::count] for k in range(count)]
-    chosen: list[tuple[Sequence[Unit], Choice]] = []
-    for k, fold in enumerate(folds):
-        others = [unit for j, other in enumerate(folds) if j != k for unit in other] or fold
-        chosen.append((fold, max(choices, key=lambda choice: quality(choice, others))))
-    return chosen
+    folds = [shuffled[k::FOLDS] for k in range(min(FOLDS, len(units)))]
+    others = ([unit for other in folds if other is not fold for unit in other] for fold in folds)
+    return [(fold, rest or fold) for fold, rest in zip(folds, others, strict=True)]

@@ -1,8 +1,10 @@
 """Best-of-N: sample n trajectories, let the verifier choose (Cobbe et al. 2021, arXiv 2110.14168).
 
-    vote "none"      argmax_i f(r_i)                              the best path
-    vote "majority"  argmax_a sum_i 1[a_i = a]                    equal to self-consistency
-    vote "weighted"  argmax_a sum_i 1[a_i = a] f(r_i)             Li et al. 2022, arXiv 2206.02336
+    vote "none"        argmax_i f(r_i)                            the best path
+    vote "majority"    argmax_a sum_i 1[a_i = a]                  equal to self-consistency
+    vote "weighted"    argmax_a sum_i 1[a_i = a] f(r_i)           Li et al. 2022, arXiv 2206.02336, section 3.2
+    vote "step_aware"  argmax_a sum_i 1[a_i = a] prod_j s_ij      ibid., section 3.3
+                       s_ij = the mean of f(r_k) over the paths k in which the first j steps of path i occur
 
 f aggregates the step rewards r_i of trajectory i: last, min, prod or mean (Lightman et al. 2023, arXiv 2305.20050).
 """

@@ -80,9 +80,9 @@ class Mean:
 
 
 class Product:
-    """The product, step by step, of verifiers that are asked all at once: r_j = prod_v r_vj over those that score step j.
+    """The product, step by step, of verifiers that are asked all at once.
 
-    Each has a veto; right where they judge different things, each as a probability.
+    r_j = prod_v r_vj over the verifiers v that score step j. Each has a veto; right where they judge different things.
     """
 
     def __init__(self, *verifiers: Verifier) -> None:

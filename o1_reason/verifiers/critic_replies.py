@@ -92,7 +92,7 @@ def probabilities(reply: Reply, at: int, words: Mapping[str, str]) -> dict[str, 
     """How probable the model held each meaning of `words` at offset `at` of its reply; they add up to 1.
 
     None where the reply carries no log-probabilities there. The alternatives of the token in which the word begins
-    are sorted by the word they spell or begin to spell; what begins several words of different meaning is left out.
+    are sorted by the word that they spell or begin to spell; others do not count.
     """
     span = _token_at(reply.text, reply.top_logprobs, at)
     if span is None:
@@ -102,9 +102,9 @@ def probabilities(reply: Reply, at: int, words: Mapping[str, str]) -> dict[str, 
     mass = dict.fromkeys(words.values(), 0.0)
     for token, logprob in top.items():
         begun = re.match(r"\w+", token[len(before) :]) if token.startswith(before) else None
-        meanings = {words[w] for w in words if begun and _spells(begun[0].casefold(), w)}
-        if len(meanings) == 1:
-            mass[meanings.pop()] += math.exp(logprob)
+        meaning = next((words[w] for w in words if begun and _spells(begun[0].casefold(), w)), None)
+        if meaning is not None:
+            mass[meaning] += math.exp(logprob)
     total = sum(mass.values())
     return {meaning: share / total for meaning, share in mass.items()} if total > 0 else None
 

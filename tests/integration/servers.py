@@ -2,7 +2,6 @@
 and ended with everything it has started, also when the test run itself is killed."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,10 +17,11 @@ from o1_reason_embedded import vocab
 ROOT = Path(__file__).parents[2]
 VLLM = ROOT / ".venv-vllm"
 LLAMA_SERVER = ROOT / ".llamacpp" / "llama-server"
+CONTEXT = 2048  # tokens: more than the model was trained on, for tests of prefix caches
 MODEL = "embedded"  # the model's name on every server
 
-# TERM to the whole group once the server ends or our end of the pipe closes, whichever comes first.
-_SUPERVISE = '("$@"; kill 0) & cat >/dev/null; kill 0'
+# Once the server ends, or our end of the pipe closes because we close it or are dead, all of its group is ended.
+_SUPERVISE = 'trap : TERM; ("$@"; kill 0) & cat >/dev/null; kill 0; sleep 2; kill -9 0'
 
 
 @contextmanager
@@ -40,7 +40,9 @@ def running(
         _await_health(process, port, seconds, log)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        _end(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(30)
 
 
 def _await_health(process: subprocess.Popen[bytes], port: int, seconds: float, log: Path) -> None:
@@ -52,16 +54,6 @@ def _await_health(process: subprocess.Popen[bytes], port: int, seconds: float, l
     what = "is not healthy" if process.poll() is None else "has ended"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
     pytest.fail(f"the server {what} after {seconds:g} seconds or less; the end of {log}:\n{tail}", pytrace=False)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signum)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-    assert process.stdin is not None
-    process.stdin.close()
 
 
 def free_port() -> int:
@@ -88,7 +80,8 @@ def vllm_server(folder: Path, *flags: str) -> Iterator[str]:
     command = [VLLM / "bin" / "python", "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
     options = {
         "--host": "127.0.0.1", "--port": str(port), "--served-model-name": MODEL, "--dtype": "float32",
-        "--max-num-seqs": "64", "--block-size": "32",
+        "--max-num-seqs": "64", "--block-size": "32", "--max-model-len": str(CONTEXT),
+        "--hf-overrides": f'{{"max_position_embeddings": {CONTEXT}}}',
     }  # fmt: skip
     env = {
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
@@ -113,7 +106,9 @@ def llama_cpp_server(folder: Path) -> Iterator[str]:
     port = free_port()
     options = {
         "--model": folder / "model.gguf", "--host": "127.0.0.1", "--port": port, "--alias": MODEL, "--threads": 1,
-        "--parallel": 16, "--ctx-size": 4096, "--flash-attn": "off", "--cache-type-k": "f32", "--cache-type-v": "f32",
+        "--parallel": 16, "--ctx-size": 16 * CONTEXT,
+        "--override-kv": f"llama.context_length=int:{CONTEXT}",
+        "--flash-attn": "off", "--cache-type-k": "f32", "--cache-type-v": "f32",
         "--temp": 1, "--top-k": 0, "--top-p": 1, "--min-p": 0,
     }  # fmt: skip
     given = [str(word) for option in options.items() for word in option]

@@ -49,7 +49,7 @@ class Request:
         await self._send({"type": "http.response.body", "body": f"data: {text}\n\n".encode(), "more_body": True})
 
     async def token(self, text: str, index: int = 0, finish: str | None = None, sent: int = 1, **more: Any) -> None:
-        """A chunk with one token; `sent` completion tokens of this request so far."""
+        """A chunk with one token; `sent` tokens of this reply so far."""
         self.server.completion_tokens += 1
         usage = {"prompt_tokens": self.prompt_tokens, "completion_tokens": sent}
         choice = {"index": index, "delta": {"content": text}, "finish_reason": finish, **more}
@@ -62,12 +62,10 @@ class Request:
     async def stream(self, texts: list[list[str]], finish: str = "stop", **more: Any) -> None:
         """Replies, token by token, one reply after the other."""
         await self.begin()
-        sent = 0
         for index, tokens in enumerate(texts):
             for i, token in enumerate(tokens):
-                sent += 1
                 last = i == len(tokens) - 1
-                await self.token(token, index, finish if last else None, sent, **(more if last else {}))
+                await self.token(token, index, finish if last else None, i + 1, **(more if last else {}))
         await self.end()
 
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 from o1_reason_openai.endpoint import _OPEN, Endpoint, Tally, retry_after
-from o1_reason_openai.limits import Limit
 from openai_server import Request, Server
 
 from o1_reason.errors import ConfigurationError, ModelError
+from o1_reason.limits import Limit
 from o1_reason.mdp import Usage
 
 

@@ -94,13 +94,13 @@ class Limit:
                 self._not_before = max(self._not_before, time.monotonic() + retry_after)
 
 
-_LIMITS: "WeakValueDictionary[tuple[str, str], Limit]" = WeakValueDictionary()  # the process is what is limited
+_LIMITS: "WeakValueDictionary[str, Limit]" = WeakValueDictionary()  # the process is what is limited
 _LOCK = threading.Lock()
 
 
-def limit_of(base_url: str, api_key: str, most: int) -> Limit:
+def limit_of(endpoint: str, api_key: str, most: int) -> Limit:
     """The limit that all who use this endpoint with this key share; the narrowest wish holds."""
-    key = base_url, hashlib.sha256(api_key.encode()).hexdigest()
+    key = f"{endpoint} {hashlib.sha256(api_key.encode()).hexdigest()}"
     with _LOCK:
         limit = _LIMITS.get(key)
         if limit is None:
