@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .answers import answer_keys
+from .answers import answer_keys, canonical
 from .errors import LedgerError
 from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from, scores_data, scores_from
 from .mdp import NOTHING, Proposals, Score, State, Step, Usage
@@ -108,23 +108,24 @@ class Models:
 
 
 async def _keyed(proposals: Proposals) -> Proposals:
-    """With a key on each answer, so that a vote counts as one what is equal; whole numbers need none."""
-    answers = [_unkeyed(candidate[-1]) for candidate in proposals.candidates]
-    if not any(answers):
+    """With a key on each answer that is the same as another in more than form, so that a vote counts them as one."""
+    unkeyed = [i for i, candidate in enumerate(proposals.candidates) if _unkeyed(candidate[-1])]
+    if not unkeyed:
         return proposals
-    keys = await answer_keys([answer or "" for answer in answers])
-    candidates = (
-        (*candidate[:-1], replace(candidate[-1], key=key)) if answer else candidate
-        for candidate, answer, key in zip(proposals.candidates, answers, keys, strict=True)
-    )
+    candidates = list(proposals.candidates)
+    answers = [candidates[i][-1].answer or "" for i in unkeyed]
+    for i, answer, key in zip(unkeyed, answers, await answer_keys(answers), strict=True):
+        if key != canonical(answer):  # which is what counts where there is no key
+            *before, last = candidates[i]
+            candidates[i] = (*before, replace(last, key=key))
     return replace(proposals, candidates=tuple(candidates))
 
 
-def _unkeyed(step: Step) -> str | None:
+def _unkeyed(step: Step) -> bool:
     answer = step.answer
     if answer is None or step.key is not None or not step.terminal:
-        return None
-    return None if answer.isdigit() and len(answer) < 20 else answer
+        return False
+    return not (answer.isdigit() and len(answer) < 20)  # a whole number is its own key
 
 
 def call_seed(seed: int, state: State, first: int) -> int:

@@ -1,7 +1,7 @@
 """A chat model as the search sees it: messages in, replies out. Adapters implement `Chat`; `ChatPolicy`
 and the critics in `verifiers` are written against it, so that every adapter prompts, parses and counts alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -76,3 +76,15 @@ def find_stop(text: str, stop: Sequence[str]) -> int | None:
     """Where the first stop string begins that has text before it; None where there is none."""
     start = len(text) - len(text.lstrip())
     return min((at for word in stop if (at := text.find(word, start)) >= 0), default=None)
+
+
+def covering(tokens: Iterable[str], text: str) -> int:
+    """How many of `tokens`, from the first on, make up `text`. White space, which servers trim, does not count."""
+    missing = len("".join(text.split()))
+    count = 0
+    for token in tokens:
+        if missing <= 0:
+            break
+        missing -= len("".join(token.split()))
+        count += 1
+    return count

@@ -1,11 +1,13 @@
-"""The command line: ``o1-reason solve "4 5 6 10"``."""
+"""The command line: ``o1-reason solve "4 5 6 10"``, ``o1-reason audit-verifier FILE --verifier NAME``."""
 
 import asyncio
 import json
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,18 +55,34 @@ def main(
 
     o1-reason solve "1 5 5 5" -s mcts -o simulations=200 --budget-seconds 5 --json
 
+    o1-reason solve "How many r are in strawberry?" -p openai:gpt-5-mini --budget-usd 0.05
+
+    o1-reason solve "..." -p "openai:Qwen/Qwen3-8B?base_url=http://127.0.0.1:8000/v1" -v "openai:gpt-5-mini?as=critic"
+
 Exit code: 0 answered, 1 not answered, 2 wrong usage."""
 )
 def solve(
     question: Annotated[str, typer.Argument(help="The question; for the embedded reasoner an arithmetic puzzle.")],
-    policy: Annotated[str, typer.Option("--policy", "-p", help="Adapter that proposes steps.")] = "embedded",
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", help="Adapter that proposes steps, ADAPTER:MODEL?setting=value&...")
+    ] = "embedded",
     verifier: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--verifier", "-v", help='Adapter that scores steps; "none" for none. "embedded" is the reward model alone.'
+            "--verifier",
+            "-v",
+            help='Adapter that scores steps; "none" for none, which is also the default with another policy than the '
+            'embedded one. "embedded" is the reward model alone.',
         ),
-    ] = "embedded:prm+rules",
-    strategy: Annotated[str, typer.Option("--strategy", "-s", help=f"One of {', '.join(STRATEGIES)}.")] = "beam",
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            "-s",
+            help=f"One of {', '.join(STRATEGIES)}. Default: beam with a verifier, self_consistency without.",
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="A setting of the strategy, NAME=VALUE; repeatable.")
     ] = None,
@@ -81,13 +99,17 @@ def solve(
 ) -> None:
     """Search for the answer to a question, and show how it was found and what it cost."""
     errors = Console(stderr=True)
+    if verifier is None:
+        verifier = "embedded:prm+rules" if policy == "embedded" else "none"
+    if strategy is None:
+        strategy = "self_consistency" if verifier == "none" else "beam"
     budget = Budget(
         max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
         max_nodes=budget_nodes, concurrency=concurrency,
     )  # fmt: skip
     view = TreeView()
     started = time.monotonic()
-    try:
+    with _explained(errors):
         work = search(
             question,
             resolve_policy(policy),
@@ -104,14 +126,6 @@ def solve(
         )  # fmt: skip
         with live:
             result = asyncio.run(work)
-    except ConfigurationError as error:
-        errors.print(f"[bold red]cannot do that:[/] {escape(str(error))}")
-        raise typer.Exit(2) from error
-    except O1ReasonError as error:
-        errors.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
     seconds = time.monotonic() - started
     answered = result.answer is not None and result.confidence != 0
     if as_json:
@@ -119,6 +133,92 @@ def solve(
     else:
         _print(result, seconds, view if tree else None, answered)
     raise typer.Exit(0 if answered else 1)
+
+
+@app.command(
+    "audit-verifier",
+    epilog="""Examples:
+
+    o1-reason audit-verifier examples/labelled_solutions.jsonl --verifier embedded --html audit.html
+
+    o1-reason audit-verifier gsm8k.json --verifier openai:gpt-5-mini --limit 50 --budget-usd 1 --ledger calls.sqlite
+
+One object a line: question, steps (texts), and what is known of answer, gold or correct, labels (true or false per
+step) or first_error, group (of solutions of one question), key (of equal answers). ProcessBench (problem, steps,
+label, final_answer_correct) and TRL (prompt, completions, labels) are read, too.
+
+Exit code: 0 audited, whatever the verdict, 1 the verifier failed, 2 wrong usage.""",
+)
+def audit(
+    file: Annotated[Path, typer.Argument(help="Labelled solutions: JSON lines.", exists=True, dir_okay=False)],
+    verifier: Annotated[str, typer.Option("--verifier", "-v", help="Adapter to audit, as in solve.")],
+    limit: Annotated[int | None, typer.Option(help="Only the first so many solutions.", min=1)] = None,
+    prefixes: Annotated[
+        bool,
+        typer.Option(
+            "--prefixes",
+            help="Where the verifier gives one reward per state, have it judge the state after every step: shows first "
+            "errors and aggregations, and costs as many times more as there are steps. Else whole solutions only.",
+        ),
+    ] = False,
+    batch: Annotated[
+        int,
+        typer.Option(help="Solutions of one question in one call. A verifier that compares needs more than 1.", min=1),
+    ] = 1,
+    best_of: Annotated[
+        int | None,
+        typer.Option(help="The n of the verdict's best-of-n; else what half of the questions allow."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="A step counts as wrong below it; else cross-validated.", min=0, max=1),
+    ] = None,
+    budget_tokens: Annotated[int | None, typer.Option(help="Most tokens; what the ledger has is free.", min=0)] = None,
+    budget_calls: Annotated[int | None, typer.Option(help="Most model calls.", min=0)] = None,
+    budget_seconds: Annotated[float | None, typer.Option(help="Most seconds.", min=0)] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Most dollars.", min=0)] = None,
+    concurrency: Annotated[int, typer.Option(help="Verifier calls in flight at once.", min=1)] = 16,
+    seed: Annotated[int, typer.Option(help="Of folds, resamples and random orders.")] = 0,
+    ledger: Annotated[str | None, typer.Option(help="SQLite file of finished calls: run again to go on.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures, too.", dir_okay=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Tell whether a verifier is worth using, from labelled solutions: above all, whether it beats a majority vote."""
+    from .audit import page, terminal
+
+    errors = Console(stderr=True)
+    with _explained(errors):
+        if html is not None and not html.absolute().parent.is_dir():
+            raise ConfigurationError(f"there is no folder {html.parent} to write {html.name} to; make it first")
+        budget = Budget(
+            max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
+            max_nodes=None, concurrency=concurrency,
+        )  # fmt: skip
+        found = terminal.audit_file(
+            file, verifier, limit, errors, budget=budget, batch=batch, prefixes=prefixes, threshold=threshold,
+            best_of=best_of, ledger=ledger, seed=seed,
+        )  # fmt: skip
+        if html is not None:
+            html.write_text(page.render(found), encoding="utf-8")
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_data(), ensure_ascii=False) + "\n")
+    else:
+        Console(highlight=False).print(terminal.render(found))
+
+
+@contextmanager
+def _explained(errors: Console) -> Iterator[None]:
+    """Errors become a line for the user and an exit code."""
+    try:
+        yield
+    except ConfigurationError as error:
+        errors.print(f"[bold red]cannot do that:[/] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    except (O1ReasonError, OSError) as error:
+        errors.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 @app.command("adapters")

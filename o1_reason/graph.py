@@ -15,7 +15,14 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    BaseMessage,
+    HumanMessage,
+    convert_to_messages,
+    convert_to_openai_messages,
+)
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.channels import UntrackedValue
 from langgraph.config import get_stream_writer
@@ -289,12 +296,28 @@ def _question(state: ReasonerState) -> tuple[str, tuple[dict[str, Any], ...]]:
     last = next((i for i in reversed(range(len(messages))) if isinstance(messages[i], HumanMessage)), None)
     if last is None:
         raise ConfigurationError('the input needs a "question", or "messages" with a human message')
-    return str(messages[last].text), tuple(_plain(m) for i, m in enumerate(messages) if i != last)
+    asked = messages[last]
+    context = [_plain(message) for i, message in enumerate(messages) if i != last]
+    pictures = [part for part in _parts(asked) if part.get("type") != "text"]
+    if pictures:  # the question is text; what else it holds stands right before it
+        context.append(_plain(HumanMessage(content=pictures)))  # type: ignore[arg-type]
+    return str(asked.text), tuple(context)
 
 
 def _plain(message: BaseMessage) -> dict[str, Any]:
-    roles = {"human": "user", "ai": "assistant"}
-    return {"role": roles.get(message.type, message.type), "content": message.content}
+    """As chat completions have it, tool calls included; what a model thought aloud in an earlier turn is left out."""
+    spoken = [part for part in _parts(message) if part.get("type") not in ("reasoning", "thinking")]
+    if isinstance(message.content, list):
+        message = message.model_copy(update={"content": spoken})
+    plain = convert_to_openai_messages(message)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _parts(message: BaseMessage) -> list[dict[str, Any]]:
+    if isinstance(message.content, str):
+        return []
+    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in message.content]
 
 
 def _output(result: Result) -> dict[str, Any]:

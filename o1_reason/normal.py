@@ -96,26 +96,24 @@ def _pass(text: str) -> str:
         text = _GROUPS.sub("", text)
     listed = _SEPARATING.search(text)
     text = _tidy(text)
+    assigned = _ASSIGNED.fullmatch(text)
+    if assigned and constant(assigned[1]):
+        text = assigned[1]
     value = number(text)
     if value is not None:
         return text.replace(",", ", ") if listed and "," in text else str(value)
     choice = _CHOICE.fullmatch(text)
-    if choice:
-        return choice[1] or choice[2]
-    assigned = _ASSIGNED.fullmatch(text)
-    if assigned and constant(assigned[1]):
-        return assigned[1]
-    return text
+    return choice[1] or choice[2] if choice else text
 
 
 def _tidy(text: str) -> str:
     if not text.isascii():
         text = text.translate(_UNICODE)
+    if "$" in text:
+        text = text.replace("\\$", "").replace("$", "")
     text = _strip(" ".join(text.split()))
     if "\\" in text:
         text = _tidy_latex(text)
-    if "$" in text:
-        text = text.replace("$", "")
     text = _PERCENT.sub("%", text)
     unit = _PLAIN_UNIT.fullmatch(text)
     if unit and _is_unit(unit[3], bool(unit[2])):

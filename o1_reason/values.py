@@ -81,17 +81,17 @@ class Values:
         mpmath.mp.dps = DIGITS
 
     def expression(self, text: str) -> str | None:
-        values, unknown = _values(parse(text))
+        values, unknowns = _values(parse(text))
         known = [value for value in values if value is not None]
         if not known:
             return None
-        if not unknown or (len(known) > 2 and len({_rounded(value) for value in known}) == 1):
+        if not unknowns or (len(known) > 2 and len({_rounded(value) for value in known}) == 1):
             return _constant(known[0])
-        return _digest(values)
+        return _name(values, unknowns) or _digest(values)
 
     def difference(self, left: str, right: str, *, directed: bool) -> str | None:
-        (lefts, unknown), (rights, unknown_) = _values(parse(left)), _values(parse(right))
-        if not lefts or not rights or not unknown | unknown_:
+        (lefts, names), (rights, others) = _values(parse(left)), _values(parse(right))
+        if not lefts or not rights or not names | others:
             return None
         lefts, rights = (side * (POINTS // len(side)) for side in (lefts, rights))
         values = [None if a is None or b is None else _add([a, -b]) for a, b in zip(lefts, rights, strict=True)]
@@ -102,10 +102,18 @@ class Values:
         return _digest([None if value is None else _multiply([value, scale]) for value in values])
 
 
-def _values(expression: Any) -> tuple[list[Number | None], bool]:
-    """The values at the points (at one, if nothing is unknown), None where there is none; whether something is."""
+def _name(values: Sequence[Number | None], unknowns: set[str]) -> str | None:
+    """The unknown that an expression always equals."""
+    for name in unknowns:
+        if all(value == _coordinate(name, k) for k, value in enumerate(values)):
+            return name
+    return None
+
+
+def _values(expression: Any) -> tuple[list[Number | None], set[str]]:
+    """The values at the points (at one, if nothing is unknown), None where there is none; what is unknown."""
     if expression is None:
-        return [], False
+        return [], set()
     if expression.has(*_SYMBOLIC):
         expression = expression.doit()
     names = {symbol.name for symbol in expression.free_symbols}
@@ -119,7 +127,7 @@ def _values(expression: Any) -> tuple[list[Number | None], bool]:
         except (ArithmeticError, ValueError, TypeError):
             value = None
         found.append(None if names and real and isinstance(value, mpmath.mpc) else value)
-    return found, bool(names)
+    return found, names
 
 
 def _coordinate(name: str, k: int) -> Fraction:

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from o1_reason.chat import Finish, Message, Reply, Sampling, find_stop, without_echo
+from o1_reason.chat import Finish, Message, Reply, Sampling, covering, find_stop, without_echo
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.limits import limit_of
 from o1_reason.mdp import Usage
@@ -98,11 +98,16 @@ class LangChainChat:
     async def _one(
         self, history: Sequence[BaseMessage], sampling: Sampling, i: int, prefix: str | None
     ) -> tuple[Reply, Usage]:
-        await self.limit.acquire()
+        epoch = await self.limit.acquire()
         try:
             message = await self._call(history, self._options(sampling, i, bool(prefix)))
+        except Exception as error:
+            if getattr(error, "status_code", None) == 429:
+                self.limit.refused(epoch, None)
+            raise
         finally:
             self.limit.release()
+        self.limit.succeeded()
         usage = _usage(message)
         charge(usage)
         return _reply(message, sampling, usage, prefix if self.prefix == "trailing" else None), usage
@@ -152,12 +157,7 @@ def _reply(message: AIMessage, sampling: Sampling, usage: Usage, start: str | No
     if at is not None:
         text, finish = text[:at], "stop"
     logprobs = [entry for entry in (told.get("logprobs") or {}).get("content") or () if entry]
-    seen, used = 0, []
-    for entry in logprobs:
-        if seen >= len(text):
-            break
-        seen += len(entry["token"])
-        used.append(entry)
+    used = logprobs[: covering((entry["token"] for entry in logprobs), text)]
     tops = tuple({top["token"]: top["logprob"] for top in entry.get("top_logprobs") or ()} for entry in used)
     mean = sum(entry["logprob"] for entry in used) / len(used) if used else None
     return replace(Reply(text, finish, usage.completion_tokens, mean), top_logprobs=tuple(top for top in tops if top))

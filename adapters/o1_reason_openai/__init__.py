@@ -14,17 +14,26 @@ from o1_reason.chat_policy import ChatPolicy
 from o1_reason.errors import ConfigurationError
 from o1_reason.protocols import Verifier
 from o1_reason.resolve import build, check_empty, read_name
+from o1_reason.verifiers.critic import Critic
+from o1_reason.verifiers.critic_pairwise import PairwiseCritic
+from o1_reason.verifiers.critic_vote import VoteCritic
 
 from .chat import OpenAIChat
+from .decisions import Decisions
 from .endpoint import Endpoint
+from .prm import RemotePRM
+from .prm_formats import PRMFormat
+from .prm_generative import GenerativePRM
 from .wire import Price
 
-__all__ = ["Endpoint", "OpenAIChat", "Price"]
+__all__ = ["Decisions", "Endpoint", "GenerativePRM", "OpenAIChat", "PRMFormat", "Price", "RemotePRM"]
 
 SAMPLING = (
     "frequency_penalty", "min_p", "presence_penalty", "reasoning_effort", "repetition_penalty", "service_tier", "top_k",
     "top_p", "verbosity",
 )  # fmt: skip
+CRITICS: dict[str, Callable[..., Any]] = {"critic": Critic, "vote": VoteCritic, "pairwise": PairwiseCritic}
+ROLES = (*CRITICS, "prm", "generative", "decisions")
 
 
 def policy(name: str) -> ChatPolicy:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from o1_reason.chat import Finish, Reply, find_stop, without_echo
+from o1_reason.chat import Finish, Reply, covering, find_stop, without_echo
 from o1_reason.mdp import Usage
 
 
@@ -47,10 +47,7 @@ class Choice:
         text = without_echo(self.text, start)
         at = find_stop(text, stop)
         text = text if at is None else text[:at]
-        seen, kept = 0, 0
-        while kept < len(self.tokens) and seen < len(text):
-            seen += len(self.tokens[kept][0])
-            kept += 1
+        kept = covering((token for token, _, _ in self.tokens), text)
         used = self.tokens[:kept]
         return Reply(
             text,

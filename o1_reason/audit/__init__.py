@@ -43,6 +43,10 @@ async def audit_verifier(
     judge_of = resolve_verifier(verifier)
     if judge_of is None:
         raise ConfigurationError("there is no verifier to audit; name an adapter or give an object")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigurationError(f"threshold must be a number in [0, 1]; got {threshold}")
+    if best_of is not None and best_of < 2:
+        raise ConfigurationError(f"best_of must be an integer >= 2, for there is no choice among fewer; got {best_of}")
     book = resolve_ledger(ledger)
     try:
         found = await Judge(judge_of, budget, book, batch=batch, prefixes=prefixes).run(solutions, progress)

@@ -7,7 +7,7 @@ TRL, PRM800K  {"prompt", "completions": [...], "labels": [...]}                 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -186,14 +186,19 @@ class _Entry:
 
 async def settled(truths: Sequence[Truth]) -> list[Truth]:
     """`truths`, each with the key of its answer, and with `correct` where `gold` tells it."""
-    texts = list(dict.fromkeys(text for t in truths for text in (t.answer, t.gold) if text is not None))
-    keys = dict(zip(texts, await answer_keys(texts), strict=True))
-    found: list[Truth] = []
+    texts: dict[str, None] = {}  # an ordered set: only what has to be compared, for mathematics takes its time
     for truth in truths:
-        key, correct = truth.key, truth.correct
-        if key is None and truth.answer is not None:
-            key = keys[truth.answer]
-        if correct is None and truth.gold is not None:
-            correct = truth.answer is not None and keys[truth.answer] == keys[truth.gold]
-        found.append(replace(truth, key=key, correct=correct))
-    return found
+        judged = truth.correct is not None or truth.gold is None
+        needed = (None if truth.key is not None and judged else truth.answer, None if judged else truth.gold)
+        texts |= {text: None for text in needed if text is not None}
+    keys = dict(zip(texts, await answer_keys(list(texts)), strict=True))
+    return [_settled(truth, keys) for truth in truths]
+
+
+def _settled(truth: Truth, keys: Mapping[str, str]) -> Truth:
+    key, correct = truth.key, truth.correct
+    if key is None and truth.answer is not None:
+        key = keys[truth.answer]
+    if correct is None and truth.gold is not None:
+        correct = truth.answer is not None and keys[truth.answer] == keys[truth.gold]
+    return replace(truth, key=key, correct=correct)

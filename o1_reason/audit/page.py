@@ -41,7 +41,8 @@ dt, .note { color: var(--dim) } dd { margin: 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
 th { color: var(--dim); font-weight: 500 } th, td { text-align: right; padding: .2rem .9rem .2rem 0 }
 th:first-child, td:first-child { text-align: left } tbody tr { border-top: 1px solid var(--rule) }
-.charts { display: flex; flex-wrap: wrap; gap: 1.5rem } figure { margin: 0; flex: 1 1 22rem; max-width: 29rem }
+.charts { display: flex; flex-wrap: wrap; gap: 1.5rem }
+figure { margin: 0; flex: 1 1 20rem; min-width: 0; max-width: 29rem }
 figcaption { font-size: .87rem; color: var(--dim) } svg { width: 100%; height: auto }
 svg text { fill: var(--ink); font-size: 12px } svg .tick { fill: var(--dim); font-size: 11px }
 .mid { text-anchor: middle } .end { text-anchor: end } .grid { stroke: var(--rule) }
@@ -114,9 +115,9 @@ def curves(trial: Trial) -> str:
         if means:
             points = [(x, mean.value) for x, mean in zip(at, means, strict=True)]
             chart.line(points, kind)
-            tips = [f"{name}, n = {row.n}: {interval(mean)}" for row, mean in zip(trial.rows, means, strict=True)]
+            tips = [f"{name}, n = {row.n}: {interval(mean)} %" for row, mean in zip(trial.rows, means, strict=True)]
             chart.dots(points, kind, tips)
-    keys = "".join(f'<span class="key {kind}">{escape(name)}</span>' for kind, name, means in named if means)
+    keys = " ".join(f'<span class="key {kind}">{escape(name)}</span>' for kind, name, means in named if means)
     return _figure(chart, f"{keys}<br>Bands: 95 % intervals over questions.")
 
 

@@ -56,7 +56,7 @@ def vote(
     """P(the winner of a vote among n is right) for each n of `sizes`, the mean over the first n of each of `orders`.
 
     One solution, one vote (arXiv 2203.11171); with `weights` the sum of scores decides (arXiv 2206.02336), and who has
-    none does not vote. Ties go to the more votes, then to the answer that came first, as in a search.
+    none does not vote. Ties go to the more votes, as in a search, then to the answer that came first.
     """
     size, right = {}, {}
     for key, is_right in zip(pool.keys, pool.right, strict=True):

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from ..aggregate import Aggregate, combine
-from ..errors import ConfigurationError
 from ..mdp import Usage
 from .data import Truth
 from .judge import Judged, Judgement
@@ -120,9 +119,7 @@ def outcome(truth: Truth) -> bool | None:
 def summarise(
     name: str, found: Judgement, *, threshold: float | None = None, best_of: int | None = None, seed: int = 0
 ) -> Audit:
-    """Raises ConfigurationError for settings that the data cannot bear."""
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigurationError(f"threshold must be a number in [0, 1]; got {threshold}")
+    """Raises ConfigurationError if no question has `best_of` solutions."""
     judged = found.judged
     process = any(one.rewards is not None and len(one.rewards) == one.steps > 1 for one in judged)
     aggregates = AGGREGATES if process else AGGREGATES[:1]

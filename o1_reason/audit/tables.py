@@ -50,7 +50,8 @@ def facts(audit: Audit) -> Iterator[tuple[str, str]]:
 def cost(audit: Audit) -> str:
     """Per solution, what was replayed counted as what it once cost."""
     use, n = audit.cost.usage, max(audit.solutions, 1)
-    parts = [f"{use.calls / n:.3g} calls", f"{use.tokens / n:.3g} tokens"]
+    calls = f"{use.calls / n:.3g}"
+    parts = [f"{calls} call{'' if calls == '1' else 's'}", f"{use.tokens / n:.3g} tokens"]
     if use.cost_usd is not None:
         parts.append(f"${use.cost_usd / n:.2g}")
     if audit.cost.seconds is not None:
@@ -65,13 +66,15 @@ def cost(audit: Audit) -> str:
 
 
 def trial_note(trial: Trial) -> str:
-    note = f"Shares of {trial.questions} questions got right, 95 % intervals over questions. "
+    note = f"Shares of {trial.questions} questions got right, in %, and 95 % intervals over questions. "
     if trial.fewer:
         note += f"{trial.fewer} questions have fewer than {trial.n} solutions and are left out. "
     note += f"Right and wrong ones to choose from: {trial.mixed} questions. "
     if len(trial.in_sample) > 1:
         note += "The aggregation is chosen on other questions than it is measured on. "
-    return note + "any: the oracle, some solution is right."
+    if trial.voted:
+        note += "vote: by majority, weighted: by sums of scores. "
+    return note + "any: the oracle, one of the n is right."
 
 
 def calibrations(audit: Audit) -> Iterator[tuple[str, Calibration]]:
@@ -95,7 +98,7 @@ def interval(mean: Mean | Area | None, form: str = "percent") -> str:
     if mean is None:
         return "–"
     if form == "percent":
-        return f"{percent(mean.value)} ({100 * mean.low:.0f}–{100 * mean.high:.0f})"
+        return f"{100 * mean.value:.0f} ({100 * mean.low:.0f}–{100 * mean.high:.0f})"
     if form == "points":
         return f"{points(mean.value)} ({points(mean.low)} to {points(mean.high)})"
     return f"{mean.value:.3f} ({mean.low:.3f}–{mean.high:.3f})"
@@ -103,8 +106,8 @@ def interval(mean: Mean | Area | None, form: str = "percent") -> str:
 
 def trial_rows(trial: Trial) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of best-of-n."""
-    vote = "majority vote" if trial.voted else "at random"
-    head = ["n", "any", vote, "best-of-n", *(["weighted vote"] if trial.voted else []), f"best-of-n − {vote}", "p"]
+    vote = "vote" if trial.voted else "at random"
+    head = ["n", "any", vote, "best-of-n", *(["weighted"] if trial.voted else []), f"best-of-n − {vote}", "p"]
     rows = [
         [
             str(row.n), interval(row.any), interval(row.vote), interval(row.best),

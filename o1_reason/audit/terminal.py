@@ -1,12 +1,20 @@
-"""The audit in a terminal."""
+"""The audit in a terminal: a bar while it runs, tables at the end."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import ConfigurationError
+from . import audit_verifier, read_solutions
+from .judge import Judgement
 from .metrics import Calibration
 from .summary import Audit
 from .tables import (
@@ -24,6 +32,31 @@ from .verdict import percent
 WIDTH = 30  # cells of the reliability plot
 EIGHTHS = " ▏▎▍▌▋▊▉"
 STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
+
+
+def audit_file(path: Path, verifier: Any, limit: int | None, console: Console, **settings: Any) -> Audit:
+    """`audit_verifier` for the solutions in a file, with a progress bar on `console`.
+
+    The whole file is read and checked before any call is paid for.
+    """
+    counts = Counter(solution.truth.group for solution in read_solutions(path, limit))
+    total, best_of = counts.total(), settings.get("best_of") or 0
+    if best_of > max(counts.values(), default=best_of):
+        raise ConfigurationError(f"no question in {path} has {best_of} solutions; the most is {max(counts.values())}")
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[spent]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, spent="")
+
+        def progress(found: Judgement) -> None:
+            bar.update(task, completed=len(found.judged) + found.left_out, spent=_spent(found))
+
+        return asyncio.run(audit_verifier(read_solutions(path, limit), verifier, progress=progress, **settings))
+
+
+def _spent(found: Judgement) -> str:
+    failed = sum(count for count, _ in found.failures.values())
+    dollars = "" if found.paid.cost_usd is None else f", ${found.paid.cost_usd:.4f}"
+    return f"{found.paid.calls} calls{dollars}" + (f", {failed} failed" if failed else "")
 
 
 def render(audit: Audit) -> RenderableType:
@@ -54,7 +87,7 @@ def _section(title: str, what: RenderableType, note: str) -> RenderableType:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for i, name in enumerate(head):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
         table.add_row(*row)
     return table

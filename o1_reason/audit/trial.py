@@ -71,10 +71,10 @@ def run_trial(
     """None if no question has several solutions. Raises ConfigurationError if none has `best_of_n`."""
     counts = sorted(len(pool.right) for pool, _ in data)
     most = counts[-1] if counts else 0
-    if best_of_n is not None and not 2 <= best_of_n <= most:
+    if best_of_n is not None and best_of_n > most:
         raise ConfigurationError(
-            f"best-of-{best_of_n} needs questions with at least {max(best_of_n, 2)} solutions of known outcome, and at "
-            f"least 2; the most that a question has is {most}"
+            f"best-of-{best_of_n} needs questions with at least {best_of_n} solutions of known outcome; the most that "
+            f"a question has is {most}"
         )
     if most < 2:
         return None

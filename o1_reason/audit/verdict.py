@@ -61,11 +61,21 @@ def _by_trial(trial: Trial) -> Verdict:
     )
     if trial.p >= SURE:
         advice = "Take the vote, which needs no verifier, or audit" if trial.voted else "Audit"
-        return Verdict(None, f"No difference is shown: {compared}. {advice} more questions.")
+        return Verdict(None, f"No difference is shown: {compared}. {advice} more questions.{_warning(trial)}")
     if gain.value < 0:
         return Verdict(False, f"Do not use it, {rival} is better: {compared}.")
     vote = f', vote="{trial.vote}"' if trial.vote != "none" else ""
-    return Verdict(True, f"Worth using: {compared}.", f'BestOfN(n={trial.n}, aggregate="{trial.aggregate}"{vote})')
+    text = f"Worth using: {compared}.{_warning(trial)}"
+    return Verdict(True, text, f'BestOfN(n={trial.n}, aggregate="{trial.aggregate}"{vote})')
+
+
+def _warning(trial: Trial) -> str:
+    """That the verifier's favourite is a bad choice, where only its vote is not."""
+    last = trial.rows[-1]
+    if trial.vote == "none" or last.p >= SURE or last.gain.value >= 0:
+        return ""
+    found = f"best-of-{last.n} gets {percent(last.best.value)}, {p_value(last.p)}"
+    return f" Its favourite alone is the worse choice: {found}."
 
 
 def percent(share: float) -> str:

@@ -41,7 +41,9 @@ Node = Value | dict[str, "Node"] | list["Node"]
 def read_object(reply: Reply, wanted: Sequence[str]) -> dict[str, Node]:
     """The object with at least one of the keys `wanted` that the reply gives, in JSON or as lines "key: value".
 
-    Fences and prose around it, single quotes, bare words and trailing commas are put up with. Raises UnreadableError.
+    Fences and prose around it, single quotes, bare words and trailing commas are put up with. What may be quoted from
+    a candidate, an object in the middle of a line or lines that are not the last, does not count. Raises
+    UnreadableError.
     """
     if reply.refusal or reply.finish == "filter":
         raise UnreadableError("refused")
@@ -101,8 +103,8 @@ def probabilities(reply: Reply, at: int, words: Mapping[str, str]) -> dict[str, 
     before = reply.text[start:at]
     mass = dict.fromkeys(words.values(), 0.0)
     for token, logprob in top.items():
-        begun = re.match(r"\w+", token[len(before) :]) if token.startswith(before) else None
-        meaning = next((words[w] for w in words if begun and _spells(begun[0].casefold(), w)), None)
+        begun = re.match(r"\s*(\w+)", token[len(before) :]) if token.startswith(before) else None
+        meaning = next((words[w] for w in words if begun and _spells(begun[1].casefold(), w)), None)
         if meaning is not None:
             mass[meaning] += math.exp(logprob)
     total = sum(mass.values())
@@ -119,6 +121,7 @@ def _token_at(text: str, tops: Sequence[Mapping[str, float]], at: int) -> tuple[
     A reply tells the alternatives of each token and not which was drawn. They are laid along the text from its end,
     since a verdict stands near the end; of several ways to lay them, the likeliest counts.
     """
+    text = text.rstrip()  # adapters may strip replies or not
     for cut in range(min(_CUT, len(tops))):
         paths: dict[int, tuple[float, tuple[int, int]]] = {len(text): (0.0, (-1, -1))}
         for i in range(len(tops) - 1 - cut, -1, -1):
@@ -143,7 +146,9 @@ def _step_back(
                 found[end] = score, token_at
             continue
         for token, logprob in top.items():
-            piece = token.rstrip() if end == len(text) else token  # adapters may strip replies
+            piece = token.rstrip() if end == len(text) else token
+            if text[:end] == piece.lstrip():
+                piece = text[:end]
             if not piece or not text.endswith(piece, 0, end):
                 continue
             start = end - len(piece)
@@ -164,8 +169,9 @@ def _plain(node: Node | None, wanted: Sequence[str] = ()) -> Any:
 
 
 def _objects(text: str, start: int, wanted: Sequence[str]) -> list[dict[str, Node]]:
-    """The objects in `text` that have a key `wanted` and stand in no other object."""
+    """The objects in `text` that have a key `wanted`, begin a line and stand in no other object."""
     ours = re.compile(r"\{\s*[\"']?(?:critique|" + "|".join(wanted) + r")\b", re.IGNORECASE)
+    own_line = re.compile(r"(?:.*\n)?[ \t`*]*\Z", re.DOTALL)
     found: list[dict[str, Node]] = []
     at = text.find("{", start)
     while at >= 0:
@@ -176,25 +182,29 @@ def _objects(text: str, start: int, wanted: Sequence[str]) -> list[dict[str, Nod
                 raise
             after = at + 1
         else:
-            if isinstance(node, dict) and any(key in node for key in wanted):
+            if isinstance(node, dict) and any(key in node for key in wanted) and own_line.match(text[start:at]):
                 found.append(node)
         at = text.find("{", after)
     return found
 
 
 def _lines(text: str, start: int, wanted: Sequence[str]) -> list[dict[str, Node]]:
-    """What stands as "key: value" on lines of its own; or else the whole reply, as the value of each key."""
-    line = re.compile(r"^[\s*_#>-]*(" + "|".join(wanted) + r")[\s*_]*[:=][\s*_]*([^\n]+?)[\s*_.]*$", re.I | re.M)
-    found: list[dict[str, Node]] = [{m[1].casefold(): Value(m[2], m.start(2))} for m in line.finditer(text, start)]
-    if not found and text[start:].strip():
-        whole = re.compile(r"\s*(\S[^\n]*?)\s*$").match(text, start)
-        return [dict.fromkeys(wanted, Value(whole[1], whole.start(1)))] if whole else []
-    merged: dict[str, Node] = {}
-    for pair in found:
-        for key, value in pair.items():
-            if _plain(merged.setdefault(key, value)) != _plain(value):
-                raise UnreadableError("several verdicts in it that differ")
-    return [merged] if merged else []
+    """What stands as "key: value" on lines of its own at the end; or else the only line, as the value of each key."""
+    said = text[start:].strip()
+    if not said:
+        return []
+    line = re.compile(
+        r"^[ \t*_#>-]*(" + "|".join(wanted) + r")[ \t*_]*[:=][ \t*_]*(\S[^\n]*)", re.IGNORECASE | re.MULTILINE
+    )
+    found: dict[str, Node] = {}
+    end = start
+    for match in line.finditer(text, start):
+        key, value, end = match[1].casefold(), Value(match[2], match.start(2)), match.end()
+        if _plain(found.setdefault(key, value)) != _plain(value):
+            raise UnreadableError("several verdicts in it that differ")
+    if found:
+        return [] if text[end:].strip() else [found]
+    return [] if "\n" in said else [dict.fromkeys(wanted, Value(said, text.index(said, start)))]
 
 
 def _node(text: str, at: int, depth: int = 0) -> tuple[Node, int]:

@@ -46,7 +46,6 @@ def vllm_prm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pytest.importorskip("gguf", reason="the exporter needs gguf: pip install gguf")
     with servers.llama_cpp_server(_exported(Format.gguf, tmp_path_factory)) as url:
         yield url
 

@@ -51,9 +51,9 @@ def _await_health(process: subprocess.Popen[bytes], port: int, seconds: float, l
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
             return
         time.sleep(0.1)
-    what = "is not healthy" if process.poll() is None else "has ended"
+    what = f"is not healthy after {seconds:g} seconds" if process.poll() is None else "ended before it was healthy"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
-    pytest.fail(f"the server {what} after {seconds:g} seconds or less; the end of {log}:\n{tail}", pytrace=False)
+    pytest.fail(f"the server {what}; the end of {log}:\n{tail}", pytrace=False)
 
 
 def free_port() -> int:

@@ -132,6 +132,22 @@ def post(base_url: str, path: str, body: dict[str, object]) -> dict:
         return json.load(reply)
 
 
+@pytest.mark.parametrize(
+    ("server", "field"),
+    [
+        pytest.param("vllm_policy", "prompt", marks=pytest.mark.vllm),
+        pytest.param("llama_server", "content", marks=pytest.mark.llamacpp),
+    ],
+)
+async def test_the_server_tokenizes_every_part_of_a_trace_as_the_model_does_whatever_the_spaces(server, field, request):
+    base_url = request.getfixturevalue(server)
+    ids = encode(prompt_of(State(QUESTIONS[-1], await greedy(State(QUESTIONS[-1])))))
+    for end in range(1, len(ids) + 1):
+        text = decode(ids[:end])
+        for written in (text, text.replace("\n", "\n "), text.replace(" ", "  ")):
+            assert post(base_url, "/tokenize", {field: written})["tokens"] == ids[:end]
+
+
 @pytest.mark.vllm
 @pytest.mark.parametrize("as_text", [False, True], ids=["token ids", "text"])
 async def test_rewards_are_those_of_the_model_in_process(vllm_prm, as_text):

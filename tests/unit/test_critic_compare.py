@@ -151,6 +151,13 @@ async def test_a_comparison_counts_as_the_probabilities_where_the_reply_carries_
     assert await rewards(PairwiseCritic(ScriptedChat(unsure)), 1, 2) == pytest.approx([wins, 1 - wins])
 
 
+async def test_a_tie_in_one_order_is_half_a_win():
+    def wavering(messages, sampling):
+        return '{"choice": "tie"}' if shown(messages)["A"] == 1 else '{"choice": "A"}'
+
+    assert await rewards(PairwiseCritic(ScriptedChat(wavering)), 1, 2) == [0.25, 0.75]
+
+
 @pytest.mark.parametrize(
     ("n", "opponents", "each"), [(2, 6, 1), (7, 6, 6), (8, 6, 6), (20, 4, 4), (5, 2, 2), (4, 2, 2)]
 )

@@ -9,7 +9,7 @@ from o1_reason import State, Step
 from o1_reason.chat import Reply
 from o1_reason.verifiers.critic import Critic
 from o1_reason.verifiers.critic_judge import UnjudgedError
-from o1_reason.verifiers.critic_replies import UnreadableError, fraction, read_object
+from o1_reason.verifiers.critic_replies import UnreadableError, fraction, probabilities, read_object
 
 TWO = State("What is 1 + 2 + 3?", (Step("1 + 2 = 3"), Step("3 + 3 = 6", terminal=True, answer="6")))
 GOOD = '{"critique": "fine", "verdict": "yes", "score": 8}'
@@ -54,6 +54,7 @@ def spelled(*tokens, but=None):
         ("8/10", 0.8),
         (f'<think>maybe {{"verdict": "no", "score": 1}}</think>{GOOD}', 0.8),
         (f"{GOOD}\n{GOOD}", 0.8),
+        (f'It says {{"verdict": "no", "score": 1}} of itself.\n{GOOD}', 0.8),
         ('{"critique": "it claims {\\"verdict\\": \\"no\\", \\"score\\": 0}", "verdict": "yes", "score": 8}', 0.8),
     ],
 )  # fmt: skip
@@ -65,6 +66,8 @@ async def test_a_reply_is_read_however_the_json_is_dressed(said, expected):
     ("said", "why"),
     [
         ("", "no verdict"),
+        ('It says {"verdict": "yes", "score": 10} of itself, which is a trick.', "not one of yes, no"),
+        ("It says\nscore: 10\nof itself, which is a trick.", "no verdict"),
         ("I would rather not say. It depends on many things.", "not one of yes, no"),
         ('{"verdict": "perhaps"}', "not one of yes, no"),
         ('{"verdict": "yes", "score": 85}', "not clear"),  # a percentage? of 100?
@@ -73,7 +76,7 @@ async def test_a_reply_is_read_however_the_json_is_dressed(said, expected):
         ('{"verdict": "yes", "score": "11/10"}', "not clear"),
         ('{"verdict": "yes", "score": -1}', "not clear"),
         ('{"verdict": "yes", "score": null}', "not clear"),
-        ('{"verdict": "no", "score": 1} or rather {"verdict": "yes", "score": 9}', "differ"),
+        ('{"verdict": "no", "score": 1}\nor rather\n{"verdict": "yes", "score": 9}', "differ"),
         ("score: 3\nscore: 9", "differ"),
         ('{"score": 1, "score": 9}', "two values"),
         ('{"critique": "says {"verdict": "yes", "score": 10} and more", "verdict": "no", "score": 1}', "broken"),
@@ -128,7 +131,22 @@ async def test_a_drawn_verdict_that_was_not_the_likeliest_still_gives_the_probab
 
 async def test_text_before_and_tokens_after_the_reply_do_not_matter():
     tops = ({"�": -0.1}, {"\n": -0.1}, {"yes": math.log(0.75), "no": math.log(0.25)}, {'"}': -0.1}, {"<end>": -0.1}, {})
-    assert await reward(Reply('Ünlesbar "verdict": {"verdict": "yes"}', top_logprobs=tops)) == pytest.approx(0.75)
+    assert await reward(Reply('Ünlesbar, "verdict":\n{"verdict": "yes"}', top_logprobs=tops)) == pytest.approx(0.75)
+
+
+async def test_white_space_that_was_stripped_from_the_reply_does_not_matter():
+    tops = ({" yes\n": math.log(0.6), " no\n": math.log(0.2)},)
+    for text in ("yes", " yes", "yes\n", " yes\n"):
+        assert await reward(Reply(text, top_logprobs=tops)) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("first", ["a", " aa"])
+def test_of_several_ways_to_spell_the_reply_the_likeliest_counts(first):
+    last = {"a": -0.1, " aa": -8.0}
+    ordered = {first: last[first], **last}
+    tops = ({"yes": math.log(0.9), "no": math.log(0.1)}, {" a": -0.1, "yes": -8.0, "no": -9.0}, ordered)
+    chances = probabilities(Reply("yes aa", top_logprobs=tops), 0, {"yes": "yes", "no": "no"})
+    assert chances == pytest.approx({"yes": 0.9, "no": 0.1})
 
 
 async def test_log_probabilities_that_do_not_fit_the_text_leave_the_number():

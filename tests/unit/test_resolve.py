@@ -1,9 +1,10 @@
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from o1_reason import MCTS, BeamSearch, ConfigurationError
-from o1_reason.resolve import adapters, resolve_policy, resolve_strategy, resolve_verifier
+from o1_reason.resolve import adapters, read_name, resolve_policy, resolve_strategy, resolve_verifier
 from o1_reason.strategies import STRATEGIES
 from o1_reason.testing import ScriptedPolicy, ScriptedVerifier
 
@@ -91,3 +92,65 @@ def test_the_embedded_verifiers_have_names_and_identities(name):
 def test_an_unknown_embedded_verifier_is_refused():
     with pytest.raises(ConfigurationError, match="no embedded verifier 'x'"):
         resolve_verifier("embedded:x")
+
+
+# Settings in a name.
+
+
+def test_a_name_carries_settings():
+    assert read_name("a/b:c?x=1&y=true&z=some%20text&w=[1, 2]") == (
+        "a/b:c", {"x": 1, "y": True, "z": "some text", "w": [1, 2]},
+    )  # fmt: skip
+    assert read_name("m") == ("m", {})
+    with pytest.raises(ConfigurationError, match="NAME=VALUE"):
+        read_name("m?x")
+
+
+def test_an_openai_name_becomes_a_policy_with_all_its_settings(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret")
+    name = (
+        "openai:org/model:7b?base_url=http://127.0.0.1:9/v1&api_key_env=MY_KEY&prefix=continue&step_tokens=99"
+        '&temperature=0.3&attempts=2&top_p=0.5&reasoning_effort=low&price=1/2/0.5&without=seed&extra={"user":"me"}'
+    )
+    policy: Any = resolve_policy(name)
+    chat = policy.chat
+    assert (chat.model, chat.prefix, chat.endpoint.base_url) == ("org/model:7b", "continue", "http://127.0.0.1:9/v1")
+    assert chat.extra == {"top_p": 0.5, "reasoning_effort": "low", "user": "me"}
+    assert (policy.step_tokens, policy.temperature, chat.endpoint.attempts) == (99, 0.3, 2)
+    assert (chat.price.prompt, chat.price.completion, chat.price.cached) == (1, 2, 0.5)
+    assert "secret" not in policy.identity
+
+
+@pytest.mark.parametrize(
+    ("role", "kind"),
+    [
+        ("critic", "Critic"), ("vote", "VoteCritic"), ("pairwise", "PairwiseCritic"), ("generative", "GenerativePRM"),
+        ("decisions", "Decisions"),
+    ],
+)  # fmt: skip
+def test_an_openai_name_becomes_a_verifier_of_each_kind(role, kind):
+    verifier = resolve_verifier(f"openai:m?as={role}&base_url=http://127.0.0.1:9/v1")
+    assert type(verifier).__name__ == kind
+
+
+def test_a_known_reward_model_is_read_by_its_name():
+    verifier: Any = resolve_verifier("openai:Qwen/Qwen2.5-Math-PRM-7B?as=prm&base_url=http://127.0.0.1:9/v1")
+    assert "qwen" in verifier.identity.lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("openai:", "which model"),
+        ("openai:m?temprature=1", "temprature.*settings: .*temperature"),
+        ("openai:m?api_key_env=NOT_SET_ANYWHERE", "NOT_SET_ANYWHERE"),
+        ("openai:m?price=cheap", "price"),
+    ],
+)
+def test_settings_that_nobody_has_are_refused_with_those_there_are(name, message, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    with pytest.raises(ConfigurationError, match=message):
+        resolve_policy(name)
+    if "price" not in name:
+        with pytest.raises(ConfigurationError):
+            resolve_verifier(name + ("&" if "?" in name else "?") + "as=nothing")
