@@ -74,7 +74,7 @@ def _number(value: Any) -> float:
 def probability(value: Any) -> float:
     """`value`, if it is in [0, 1]; raises VerifierError otherwise."""
     number = _number(value)
-    if number < 0:
+    if not 0 <= number <= 1:
         raise VerifierError(
             f"a score must be in [0, 1]; the server sent {number:g}, so it sends raw logits: serve the model with its "
             "activation (use_activation not off), or read it with a format that says reads='value'"

@@ -69,10 +69,24 @@ def test_a_model_that_fails_is_exit_code_1(solve):
     assert result.err.startswith("PolicyError: the policy failed: OSError: network down")
 
 
-def test_without_a_verifier_there_is_an_answer_and_no_confidence(solve):
-    result = solve(verifier="none")
+def test_without_a_verifier_beam_has_an_answer_and_no_confidence(solve):
+    result = solve("--strategy", "beam", verifier="none")
     assert result.code == 0
     assert "confidence" not in result.out
+
+
+def test_without_a_verifier_the_default_is_a_vote(solve):
+    result = solve(verifier="none")
+    assert result.code == 0
+    assert "0 verifier calls" in result.out
+    assert "confidence" in result.out, "the share of the votes"
+
+
+def test_another_policy_than_the_embedded_one_is_not_judged_by_the_embedded_verifier(installed):
+    installed(fake=SimpleNamespace(policy=lambda m: POLICIES[m](), verifier=lambda m: VERIFIERS[m]()))
+    result = CliRunner().invoke(app, ["solve", "q", "--policy", "fake"])
+    assert result.exit_code == 0
+    assert "0 verifier calls" in " ".join(result.output.split())
 
 
 def test_json_is_one_object_and_nothing_else(solve):

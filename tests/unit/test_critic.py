@@ -1,8 +1,12 @@
 import asyncio
+import math
 from itertools import pairwise
 
 import pytest
 from judges import ScriptedChat, blocks, in_turn, sum_holds
+from o1_reason_openai.chat import OpenAIChat
+from o1_reason_openai.endpoint import Endpoint
+from openai_server import Server
 
 from o1_reason import BeamSearch, BestOfN, Budget, ConfigurationError, State, Step, VerifierError, search
 from o1_reason.errors import ModelError
@@ -213,6 +217,33 @@ def test_the_answer_of_a_step_is_shown_even_if_its_text_does_not_hold_it():
     from o1_reason.verifiers.critic_prompts import steps
 
     assert "| Answer: 6\n" in steps([Step("", terminal=True, answer="6")])
+
+
+# Over HTTP.
+
+
+async def test_probabilities_arrive_from_a_server_and_what_it_counted_is_paid():
+    async def reply(request):
+        assert request.body["logprobs"] and request.body["top_logprobs"] == 5
+        assert request.body["response_format"]["json_schema"]["schema"]["required"] == ["critique", "verdict", "score"]
+        pieces = ['{"critique": "', "no", ' error", "verdict": "', "yes", '", "score": 3}']
+        await request.begin()
+        for i, piece in enumerate(pieces):
+            tops = {piece: -0.2, **({"no": math.log(0.2), "yes": math.log(0.6)} if piece == "yes" else {})}
+            entry = {"token": piece, "logprob": tops[piece], "top_logprobs": listed(tops)}
+            finish = "stop" if i == len(pieces) - 1 else None
+            await request.token(piece, 0, finish, i + 1, logprobs={"content": [entry]})
+        await request.end()
+
+    def listed(tops):
+        return [{"token": token, "logprob": logprob} for token, logprob in tops.items()]
+
+    async with Server(reply) as server:
+        chat = OpenAIChat("judge", Endpoint(server.url))
+        (score,) = await Critic(chat).score([TWO])
+        assert score.rewards == pytest.approx((0.75,))
+        assert score.critique == "P(yes) 0.75: no error"
+        assert score.usage == Usage(1, server.prompt_tokens, server.completion_tokens)
 
 
 # Plug-in.

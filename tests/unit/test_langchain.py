@@ -194,7 +194,7 @@ async def test_calls_in_flight_are_limited():
 
 async def test_cancelled_calls_stop_and_are_counted():
     tried = model(seconds=3600)
-    result = await search("Q", tried, None, "best_of_n", Budget(max_seconds=0.05))
+    result = await search("Q", tried, None, "best_of_n", Budget(max_seconds=1.0))
     assert (result.stop, result.answer) == ("deadline", None)
     assert result.usage.calls == 16
 
