@@ -1,6 +1,6 @@
 r"""Keys of expressions, by their values. Only `mathworker` imports this: it is heavy, and may never come to an end.
 
-An expression is parsed by math-verify and evaluated at 120 digits: exactly where it is rational, at fixed
+An expression is evaluated at 120 digits: exactly where it is rational, at fixed
 pseudo-random points where it has unknowns. Expressions that agree there are the same, but for a chance far below that
 of a hardware fault (Schwartz, JACM 27(4), 1980). Unknowns are real: where an expression without i has no real value,
 it has none.
@@ -8,19 +8,16 @@ it has none.
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Any
 
 import mpmath
 import sympy
-from latex2sympy2_extended import NormalizationConfig
-from math_verify import LatexExtractionConfig
-from math_verify import parse as math_verify_parse
 
-from .normal import LONGEST_NUMBER, number
+from .normal import LONGEST_NUMBER
+from .parsing import parse
 
 DIGITS = 120  # of the arithmetic
 SHOWN = 50  # of a key; what lies between absorbs cancellation
@@ -32,46 +29,11 @@ POINTS = 8
 Number = Any  # Fraction, mpf or mpc
 Point = dict[str, Fraction]
 
-_AS_IS = LatexExtractionConfig(
-    normalization_config=NormalizationConfig(
-        basic_latex=False, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
-    ),
-    boxed_match_priority=-1,
-)
-_NO_EXPRESSION = re.compile(r"[=<>:;'\"?$]|\.\.\.|[0-9]_|\\(?:le|ge|ne|pm|cup|in)(?![a-z])")
 _SYMBOLIC = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
 
 
 class UndefinedError(ArithmeticError):
     """No value there, or none that this module knows how to find."""
-
-
-@lru_cache(maxsize=4096)
-def parse(text: str) -> Any:
-    """The sympy expression that a canonical text means; None for statements, ratios, numbers in another base."""
-    if not text or _NO_EXPRESSION.search(text):
-        return None
-    found = math_verify_parse(
-        f"${_explicit(text)}$",
-        [_AS_IS],
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-        parsing_timeout=None,  # type: ignore[arg-type]  # the parent holds the clock
-    )
-    return found[0] if found and isinstance(found[0], sympy.Expr) else None
-
-
-def _explicit(text: str) -> str:
-    """Spells out what the parser would misread: 5(3) is no mixed number, degrees are a factor."""
-    text = text.replace("^\\circ", "\\frac{\\pi}{180}").replace(")(", ")*(")
-    text = re.sub(r"(?<![\\a-z0-9_^.])([0-9.]+)\(", r"\1*(", text)
-    text = re.sub(r"\)(?=[0-9])", ")*", text)
-    return re.sub(r"[0-9]*\.[0-9]*\\overline\{[0-9]+\}", _ratio, text)
-
-
-def _ratio(repeating: re.Match[str]) -> str:
-    value = number(repeating[0]) or Fraction(0)
-    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 class Values:

@@ -21,7 +21,7 @@ CORE = Path(o1_reason.__file__).parent
 LAYERS = [
     {"errors"},
     {"mdp", "normal"},
-    {"structure"},
+    {"structure", "parsing"},
     {"mathematics", "values"},
     {"mathworker"},
     {"answers", "chat", "limits", "receipt", "segment"},

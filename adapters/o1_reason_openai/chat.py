@@ -288,15 +288,19 @@ class OpenAIChat:
         return {name: value for name, value in fields.items() if value is not None}
 
     def _blamed(self, error: BaseException | None, optional: Mapping[str, Any], path: str = "") -> set[str]:
-        """The optional fields that an error is about: those that a 400 or 422 names, or else all of them. An internal
+        """The optional fields that an error is about: those that a refusal names, or else all of them. An internal
         error is blamed on them if the server has served no request yet: some break on a field that they do not know."""
         sent = {*optional, "continuous_usage_stats"} - self._refused
         everything = sent - {"max_tokens", "max_completion_tokens", "temperature"}
-        if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
-            text = f"{error.param} {error.message} {error.body}"
-            found = {name for name in sent if re.search(rf"\b{name}\b", text)}
-            return {"continuous_usage_stats"} if "continuous_usage_stats" in found else found or everything
         if not isinstance(error, openai.APIError) or isinstance(error, openai.APIConnectionError):
+            return set()
+        text = f"{error.param} {error.message} {error.body}"
+        found = {name for name in sent if re.search(rf"\b{name}\b", text)}
+        if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+            return {"continuous_usage_stats"} if "continuous_usage_stats" in found else found or everything
+        if isinstance(error, openai.PermissionDeniedError):  # OpenAI's reasoning models forbid log-probabilities
+            return found & everything
+        if isinstance(error, openai.APIStatusError) and error.status_code < 500:
             return set()
         return {"response_format"} & sent if self.endpoint.worked(path) else everything
 

@@ -169,7 +169,7 @@ class RemotePRM:
             return
         if isinstance(inputs[0], str):
             self._ratio = max(self._ratio, used / sum(len(text.encode()) for text in inputs))
-        elif 0 > (sent := sum(map(len, inputs))):
+        elif used < (sent := sum(map(len, inputs))):
             raise VerifierError(f"the server read {used} of {sent} tokens: it cuts prompts; give it a longer context")
 
     # Formats that read a label at the end of the prompt: one prompt for each step.

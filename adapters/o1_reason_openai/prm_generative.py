@@ -37,7 +37,7 @@ def read_judgement(reply: Reply, n: int) -> Judgement | None:
     steps = _steps(reply.text, n)
     finals = list(_FINAL.finditer(reply.text))
     if finals:
-        last = finals[-1]
+        last = finals[0]
         near = len(reply.text) - last.end() <= _NEAR_THE_END
         share = _yes(reply.top_logprobs) if near else None
         return Judgement(float(last[1].lower() == "yes") if share is None else share, steps)

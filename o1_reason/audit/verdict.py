@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .metrics import Area, FirstError
+from .selection import Mean
 from .trial import Trial
 
 SURE = 0.05
@@ -52,30 +53,28 @@ def _by_steps(first: FirstError | None) -> Verdict:
 def _by_trial(trial: Trial) -> Verdict:
     if not trial.mixed:
         return Verdict(None, "Nothing to choose: each question's solutions are all right or all wrong.")
-    gain, rival = trial.gain, "a majority vote" if trial.voted else "one at random"
-    way = f"best-of-{trial.n}" if trial.vote == "none" else f"a vote of {trial.n} weighted by its scores"
-    compared = (
-        f"{way} gets {percent(trial.chosen.value)} of {trial.questions} questions right, "
-        f"{rival} {percent(trial.baseline.value)} ({points(gain.value)} points, "
-        f"95 % CI {points(gain.low)} to {points(gain.high)}, {p_value(trial.p)})"
-    )
-    if trial.p >= SURE:
-        advice = "Take the vote, which needs no verifier, or audit" if trial.voted else "Audit"
-        return Verdict(None, f"No difference is shown: {compared}. {advice} more questions.{_warning(trial)}")
-    if gain.value < 0:
-        return Verdict(False, f"Do not use it, {rival} is better: {compared}.")
-    vote = f', vote="{trial.vote}"' if trial.vote != "none" else ""
-    text = f"Worth using: {compared}.{_warning(trial)}"
-    return Verdict(True, text, f'BestOfN(n={trial.n}, aggregate="{trial.aggregate}"{vote})')
+    rival = "a majority vote" if trial.voted else "one at random"
+    favourite, last = f"best-of-{trial.n}", trial.rows[-1]
+    way = favourite if trial.vote == "none" else f"a vote of {trial.n} weighted by its scores"
+    right = f"of {trial.questions} questions right, {rival} {percent(trial.baseline.value)}"
+    found = f"{way} gets {percent(trial.chosen.value)} {right} ({_gain(trial.gain, trial.p)})"
+    alone = f"{favourite} gets {percent(last.best.value)} {right} ({_gain(last.gain, last.p)})"
+    harmful = last.p < SURE and last.gain.value < 0
+    if trial.p < SURE and trial.gain.value > 0:
+        vote = f', vote="{trial.vote}"' if trial.vote != "none" else ""
+        caution = f" Not without the vote: {alone}." if harmful and vote else ""
+        setting = f'BestOfN(n={trial.n}, aggregate="{trial.aggregate}"{vote})'
+        return Verdict(True, f"Worth using: {found}.{caution}", setting)
+    if trial.p < SURE:
+        return Verdict(False, f"Do not use it, {rival} is better: {found}.")
+    if harmful:
+        return Verdict(False, f"Do not use it, {rival} is better: {alone}. Nor is it shown to help the vote: {found}.")
+    advice = "Take the vote, which needs no verifier, or audit" if trial.voted else "Audit"
+    return Verdict(None, f"No difference is shown: {found}. {advice} more questions.")
 
 
-def _warning(trial: Trial) -> str:
-    """That the verifier's favourite is a bad choice, where only its vote is not."""
-    last = trial.rows[-1]
-    if trial.vote == "none" or last.p >= SURE or last.gain.value >= 0:
-        return ""
-    found = f"best-of-{last.n} gets {percent(last.best.value)}, {p_value(last.p)}"
-    return f" Its favourite alone is the worse choice: {found}."
+def _gain(gain: Mean, p: float) -> str:
+    return f"{points(gain.value)} points, 95 % CI {points(gain.low)} to {points(gain.high)}, {p_value(p)}"
 
 
 def percent(share: float) -> str:

@@ -93,17 +93,29 @@ async def test_a_verifier_that_beats_the_vote_is_worth_using():
     audit = await audit_verifier(questions(10, *GOOD), Reader(), budget=FREE)
     assert audit.verdict.worth is True
     assert audit.verdict.text.startswith(
-        "Worth using: best-of-4 gets 100 % of 10 questions right, a majority vote 0 % (+100 points, 95 % CI +100 to +100"
+        "Worth using: best-of-4 gets 100 % of 10 questions right, a majority vote 0 % (+100 points, 95 % CI +100 to "
     )
     assert audit.verdict.setting == 'BestOfN(n=4, aggregate="last")'
     assert audit.trial.p == 2 / 2**10
 
 
 async def test_a_verifier_that_a_vote_beats_is_not():
+    rows = [("1 0.9", False, "b"), ("1 0.2", True, "a"), ("1 0.3", True, "a")]
+    audit = await audit_verifier(questions(10, *rows), Reader(), budget=FREE, best_of=3)
+    assert (audit.verdict.worth, audit.verdict.setting) == (False, None)
+    assert audit.verdict.text == (
+        "Do not use it, a majority vote is better: best-of-3 gets 0 % of 10 questions right, a majority vote 100 % "
+        "(-100 points, 95 % CI -100 to -100, p = 0.002)."
+    )
+
+
+async def test_a_verifier_whose_favourite_a_vote_beats_is_not_either_if_it_does_not_help_the_vote():
     audit = await audit_verifier(questions(10, *BAD), Reader(), budget=FREE)
     assert audit.verdict.worth is False
-    assert audit.verdict.text.startswith(
-        "Do not use it, a majority vote is better: a vote of 4 weighted by its scores gets"
+    assert audit.verdict.text == (
+        "Do not use it, a majority vote is better: best-of-4 gets 0 % of 10 questions right, a majority vote 100 % "
+        "(-100 points, 95 % CI -100 to -100, p = 0.002). Nor is it shown to help the vote: a vote of 4 weighted by its "
+        "scores gets 100 % of 10 questions right, a majority vote 100 % (+0 points, 95 % CI +0 to +0, p = 1)."
     )
 
 
@@ -120,9 +132,16 @@ async def test_the_weighted_vote_is_advised_where_it_is_better_and_the_favourite
     assert audit.verdict.setting == 'BestOfN(n=6, aggregate="last", vote="weighted")'
     last = audit.trial.rows[-1]
     assert (last.vote.value, last.best.value, last.weighted.value) == (0, 0, 1)
-    more = [("1 0.9", False, "b"), ("1 0.7", True, "a"), ("1 0.6", True, "a")]
-    audit = await audit_verifier(questions(10, *more), Reader(), budget=FREE, best_of=3)
-    assert audit.verdict.text.endswith("Its favourite alone is the worse choice: best-of-3 gets 0 %, p = 0.002.")
+
+
+async def test_a_vote_that_its_scores_help_is_no_reason_to_take_its_favourite():
+    helped = [("1 0.9", False, "b"), ("1 0.7", True, "a"), ("1 0.7", True, "a"), *[("1 0.1", False, "c")] * 3]
+    harmed = [("1 0.9", False, "b"), ("1 0.7", True, "a"), ("1 0.7", True, "a"), *[("1 0.1", True, "a")] * 3]
+    rows = [(f"{kind}{i}", *row) for i in range(10) for kind in (helped, harmed) for row in kind]
+    rows = [(f"{i // 6}", *row[1:]) for i, row in enumerate(rows)]
+    audit = await audit_verifier(solutions(*rows), Reader(), budget=FREE, best_of=6)
+    assert audit.verdict.worth is True
+    assert "Not without the vote: best-of-6 gets 0 % of 20 questions right, a majority vote 50 %" in audit.verdict.text
 
 
 async def test_where_no_question_is_mixed_there_is_nothing_to_choose():
@@ -270,9 +289,7 @@ async def test_if_every_call_fails_the_first_failure_is_told():
 
 async def test_a_verifier_that_only_fails_is_given_up_early():
     verifier = Reader()
-    with pytest.raises(
-        VerifierError, match="the first 20 calls of the verifier failed; the last: the endpoint is down"
-    ):
+    with pytest.raises(VerifierError, match="the first 20 calls of the verifier failed; the last: the endp"):
         await audit_verifier(questions(200, ("down", True, "a")), verifier, budget=FREE)
     assert len(verifier.calls) < 30
 
@@ -327,8 +344,12 @@ async def test_with_no_time_at_all_nothing_is_judged():
 
 async def test_cancelling_an_audit_cancels_its_calls():
     class Hanging(Reader):
+        full = asyncio.Event()
+
         async def score(self, states):
             self.flying += 1
+            if self.flying == 4:
+                self.full.set()
             try:
                 await asyncio.sleep(60)
             finally:
@@ -336,8 +357,7 @@ async def test_cancelling_an_audit_cancels_its_calls():
 
     verifier = Hanging()
     task = asyncio.create_task(audit_verifier(questions(10, *GOOD), verifier, budget=FREE))
-    while verifier.flying < 4:
-        await asyncio.sleep(0)
+    await verifier.full.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -424,7 +444,7 @@ async def test_settings_that_cannot_work_are_refused_before_any_call(settings, w
 
 
 async def test_best_of_more_than_there_are_is_refused():
-    with pytest.raises(ConfigurationError, match="at least 5 solutions .*; the most that a question has is 4"):
+    with pytest.raises(ConfigurationError, match=r"at least 5 solutions .*; the most that a question has is 4"):
         await audit_verifier(questions(2, *GOOD), Reader(), best_of=5)
 
 
@@ -490,7 +510,7 @@ async def test_the_terminal_shows_the_verdict_and_what_it_rests_on(audit):
         "4 80 (80–80)",
         "last 1.000 (1.000–1.000) 1.000",
         "single steps 1.000",
-        "0.9–1.0 10 100 % ███████████████████████████│███",
+        "0.9–1.0 10 100 % ███████████████████████████│██",
     ):
         assert part in one_line, part
     assert "│" in text

@@ -218,6 +218,22 @@ async def test_a_model_that_wants_max_completion_tokens_gets_it():
         assert server.requests[-1].body["max_completion_tokens"] == 9
 
 
+async def test_log_probabilities_that_a_model_forbids_are_done_without():
+    async def forbids(request: Request) -> None:
+        if "logprobs" in request.body:
+            body = {"error": {"message": "You are not allowed to request logprobs from this model", "code": None}}
+            await request.reply(403, body)
+        else:
+            await request.stream([["a"]])
+
+    async with Server(forbids) as server:
+        replies, _ = await chat(server).complete(ASK, Sampling(logprobs=True))
+        assert replies[0].text == "a"
+        with pytest.raises(ConfigurationError, match="key"):
+            server.answer = lambda request: request.error(403)
+            await chat(server).complete(ASK, Sampling(logprobs=True))
+
+
 async def test_a_server_that_breaks_on_a_field_is_asked_without():
     async def breaks(request: Request) -> None:
         if "response_format" in request.body:
