@@ -233,8 +233,8 @@ def main() -> None:
     differing, equal, wrong = held_equal(answers)
     report.promise(
         not wrong,
-        f"neighbours: of {differing} pairs that differ in writing {len(equal)} are held equal, all of them by math-verify"
-        f" too but {len(wrong)} {wrong[:3] or ''}",
+        f"neighbours: {len(equal)} of {differing} that differ in writing are held equal, {len(wrong)} of these not by"
+        f" math-verify {wrong[:3] or ''}",
     )
 
     start = time.perf_counter()

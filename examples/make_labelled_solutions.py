@@ -11,6 +11,7 @@ import asyncio
 import json
 from functools import cache
 from importlib.resources import files
+from itertools import permutations
 
 from o1_reason_embedded import EmbeddedPolicy
 from o1_reason_embedded.puzzle import parse, parse_step, solves
@@ -23,17 +24,15 @@ def solvable(left: tuple[int, ...], target: int) -> bool:
     """Whether `left` can be combined to `target`, over whole numbers from 0."""
     if len(left) == 1:
         return left[0] == target
-    for i, a in enumerate(left):
-        for j, b in enumerate(left):
-            if i != j:
-                rest = [n for k, n in enumerate(left) if k not in (i, j)]
-                made = {a + b, a * b, *([a - b] if a >= b else []), *([a // b] if b and a % b == 0 else [])}
-                if any(solvable(tuple(sorted([*rest, value])), target) for value in made):
-                    return True
+    for a, b, *rest in permutations(left):
+        made = {a + b, a * b, *([a - b] if a >= b else []), *([a // b] if b and a % b == 0 else [])}
+        if any(solvable(tuple(sorted([*rest, value])), target) for value in made):
+            return True
     return False
 
 
 def labels(question: str, steps: tuple[Step, ...]) -> list[bool]:
+    """Per step, whether it and all before it are right."""
     puzzle = parse(question)
     left, right, found = puzzle.numbers, True, []
     for move in (parse_step(step.text) for step in steps):
@@ -56,6 +55,9 @@ async def main(first: int, last: int, samples: int, seed: int) -> None:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("first", 801), ("last", 850), ("samples", 8), ("seed", 0)):
-        options.add_argument(f"--{name}", type=int, default=default, help="rank of a puzzle, or a number; %(default)s")
+    for name, default, what in (
+        ("first", 801, "rank of the first puzzle"), ("last", 850, "rank of the last one"),
+        ("samples", 8, "solutions of each"), ("seed", 0, "of the samples"),
+    ):  # fmt: skip
+        options.add_argument(f"--{name}", type=int, default=default, help=f"{what}; {default}")
     asyncio.run(main(**vars(options.parse_args())))

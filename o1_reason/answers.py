@@ -29,11 +29,11 @@ _CONVERSE = re.compile(r"\b(?:option|choice)\s+\(?([A-Z])\)?\s+is\s+(?:the\s+)?(
 _FIELD = re.compile(r"\"(?:final[_ ]?)?answer\"\s*:\s*", re.IGNORECASE)
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _LATEX_ESCAPE = re.compile(r'(?<!\\)\\(?=(?!n|u[0-9a-f]{4})[a-zA-Z]{2}|[^"\\/bfnrtu])')  # \frac is no form feed
-_FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```(?:[\w+-]*[ \t]*\n)?(.*?)```", re.DOTALL)
 _DISPLAY = re.compile(r"\\\[(.*?)\\\]|\$\$(.*?)\$\$", re.DOTALL)
 _INLINE = re.compile(r"\$([^$]*)\$|\\\((.*)\\\)")
 _BOLD = re.compile(r"(?<![\w)*])\*\*(?=\S)(.*?)(?<=\S)\*\*")
-_CHOICE = re.compile(r"\(([A-Z])\)|([A-H])(?:[).:,](?=\s|$)|$)|([A-H])(?=\s+(?:because|since)\b)")
+_CHOICE = re.compile(r"\(([A-Z])\)|([A-H])(?:[).:](?=\s|$)|(?=,)|$)|([A-H])(?=\s+(?:because|since)\b)")
 _MORE_CHOICES = re.compile(r"(?:and|or|,|&)\s*\(?[A-Z]\b(?!\))?")
 _REASON = re.compile(r",?\s+(?:because|since)\s.*", re.DOTALL)
 _AFTER_NUMBER = re.compile(r"(?<=[\d)}$%\]*])\.\s.*", re.DOTALL)

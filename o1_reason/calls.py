@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .answers import answer_keys, canonical
-from .errors import LedgerError
+from .errors import LedgerError, UnjudgedError
 from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from, scores_data, scores_from
 from .mdp import NOTHING, Proposals, Score, State, Step, Usage
 from .protocols import Policy, Verifier, check_proposals, check_scores
@@ -93,9 +93,17 @@ class Models:
         missing = [i for i, score in enumerate(scores) if score is None]
         if missing:
             asked = [states[i] for i in missing]
-            for i, score in zip(missing, check_scores(await self.verifier.score(asked), asked), strict=True):
+            try:
+                found: Sequence[Score | None] = check_scores(await self.verifier.score(asked), asked)
+                error = None
+            except UnjudgedError as unjudged:
+                found, error = unjudged.scores, unjudged
+            for i, score in zip(missing, found, strict=True):
                 scores[i] = score
-                await self._keep(keys[i], scores_data([score])[0])
+                if score is not None:
+                    await self._keep(keys[i], scores_data([score])[0])
+            if error is not None:
+                raise UnjudgedError(str(error), scores) from error
         return [score for score in scores if score is not None]
 
     async def _keep(self, key: str, record: dict[str, Any]) -> None:

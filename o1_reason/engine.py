@@ -25,6 +25,7 @@ from .errors import (
     O1ReasonError,
     PolicyError,
     StrategyError,
+    UnjudgedError,
     VerifierError,
 )
 from .ledger import Ledger, proposals_data, proposals_from, scores_data, scores_from
@@ -161,6 +162,8 @@ class Search:
                 self._fail(call, self._failure(outcome, PolicyError, "the policy"), _paid(call, outcome))
             else:
                 self._grow(call, outcome)
+        elif isinstance(outcome, UnjudgedError) and any(score is not None for score in outcome.scores):
+            self._score(call, outcome.scores, str(outcome), _paid(call, outcome))
         elif isinstance(outcome, Exception):
             self._unscored(call, self._failure(outcome, VerifierError, "the verifier"), _paid(call, outcome))
         else:
@@ -285,15 +288,20 @@ class Search:
         if self.on_event:
             self._emit("failed", node=at.id, error=why)
 
-    def _score(self, call: Scoring, scores: Sequence[Score]) -> None:
+    def _score(self, call: Scoring, scores: Sequence[Score | None], why: str = "", cost: Usage | None = None) -> None:
+        """A node without a score is a dead end, because of `why`; the call then cost `cost`."""
         tree, ids = self.tree, call.ids
         self._worked["verifier"] = True
         if self.log is not None:
-            self.log.append(["score", ids[0], scores_data(scores)])
+            record = ["score", ids[0], [score and scores_data([score])[0] for score in scores]]
+            self.log.append(record if cost is None else [*record, why, cost.to_data()])
         usage = NOTHING
         for i, score in zip(ids, scores, strict=True):
             node = tree.nodes[i]
             node.waiting = False
+            if score is None:
+                self._dead(node, why)
+                continue
             node.critique = score.critique
             if score.usage is not NOTHING:
                 usage += score.usage
@@ -307,6 +315,7 @@ class Search:
                     above.reward = float(reward)
             if self.on_event:
                 self._emit("scored", node=i, reward=node.reward)
+        usage = usage if cost is None else cost
         self.meter.spend("verifier", usage)
         self._prices.remember("verifier", usage, len(ids))
         self._over(call)
@@ -319,10 +328,13 @@ class Search:
         for i in call.ids:
             node = self.tree.nodes[i]
             node.waiting = False
-            self.tree.kill(node, why)
-            if self.on_event:
-                self._emit("failed", node=i, error=why)
+            self._dead(node, why)
         self._over(call)
+
+    def _dead(self, node: Node, why: str) -> None:
+        self.tree.kill(node, why)
+        if self.on_event:
+            self._emit("failed", node=node.id, error=why)
 
     def _unaffordable(self, call: Scoring) -> None:
         """No budget is left to score these; they count without a score."""
@@ -353,7 +365,8 @@ class Search:
                 self._fail(self._orders[record[0]], record[1], Usage(**record[2]))
                 self.error = self.error or PolicyError(record[1])
             elif kind == "score":
-                self._score(self._scorings[record[0]], scores_from(record[1]))
+                scores = [data and scores_from([data])[0] for data in record[1]]
+                self._score(self._scorings[record[0]], scores, *record[2:3], *(Usage(**data) for data in record[3:]))
             elif kind == "unscored":
                 self._unscored(self._scorings[record[0]], record[1], Usage(**record[2]))
                 self.error = self.error or VerifierError(record[1])

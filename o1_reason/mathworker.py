@@ -35,15 +35,20 @@ def violation(schema: Any, text: str) -> str:
     return ""
 
 
+def limit_memory() -> None:
+    """Where the system can: more is a MemoryError here, not a machine that swaps."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
 def main() -> None:
     """Serve until standard input ends."""
     requests, replies = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # what a library prints is no reply
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit_memory()
     sys.set_int_max_str_digits(0)
     values = Values()
     operations: dict[str, Callable[..., Any]] = {

@@ -37,7 +37,7 @@ def parse(text: str) -> sympy.Expr | None:
 
 def _explicit(text: str) -> str:
     """Spells out what the parser would misread: 5(3) is no mixed number, degrees are a factor."""
-    text = text.replace("^\\circ", "\\frac{\\pi}{180}").replace(")(", ")*(")
+    text = text.replace("^\\circ", "\\frac{\\pi}{180}").replace(")(", ")*(").replace(")\\frac", ")*\\frac")
     text = re.sub(r"(?<![\\a-z0-9_^.])([0-9.]+)\(", r"\1*(", text)
     text = re.sub(r"\)(?=[0-9])", ")*", text)
     return re.sub(r"[0-9]*\.[0-9]*\\overline\{[0-9]+\}", _ratio, text)

@@ -158,9 +158,12 @@ def _reply(message: AIMessage, sampling: Sampling, usage: Usage, start: str | No
         text, finish = text[:at], "stop"
     logprobs = [entry for entry in (told.get("logprobs") or {}).get("content") or () if entry]
     used = logprobs[: covering((entry["token"] for entry in logprobs), text)]
-    tops = tuple({top["token"]: top["logprob"] for top in entry.get("top_logprobs") or ()} for entry in used)
+    tops = tuple(
+        {top["token"]: top["logprob"] for top in (*(entry.get("top_logprobs") or ()), entry)} for entry in used
+    )
     mean = sum(entry["logprob"] for entry in used) / len(used) if used else None
-    return replace(Reply(text, finish, usage.completion_tokens, mean), top_logprobs=tuple(top for top in tops if top))
+    alternatives = tops if sampling.top_logprobs else ()
+    return Reply(text, finish, usage.completion_tokens, mean, alternatives)
 
 
 def _explained(error: BaseException) -> BaseException:

@@ -19,10 +19,10 @@ from typing import Any, Literal, get_args
 import openai
 from openai import AsyncOpenAI
 
-from o1_reason.errors import ConfigurationError, VerifierError
+from o1_reason.errors import ConfigurationError, UnjudgedError, VerifierError
 from o1_reason.mdp import NOTHING, Score, State, Usage
 from o1_reason.receipt import more_calls
-from o1_reason.verifiers.critic_judge import UnjudgedError, continuations, together
+from o1_reason.verifiers.critic_judge import continuations, together
 from o1_reason.verifiers.critic_prompts import END, RULES, cache_key, problem, steps
 
 from .endpoint import Endpoint, Tally

@@ -1,14 +1,14 @@
 """Process reward models behind HTTP: vLLM's pooling and scoring, SGLang's scoring, raw completions."""
 
-import asyncio
 import hashlib
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from o1_reason.errors import ConfigurationError, VerifierError
+from o1_reason.errors import ConfigurationError, UnjudgedError, VerifierError
 from o1_reason.mdp import NOTHING, Score, State, Usage
 from o1_reason.receipt import more_calls
+from o1_reason.verifiers.critic_judge import together
 
 from .endpoint import Endpoint, Tally
 from .prm_formats import PRMFormat, Route, find_format
@@ -16,21 +16,8 @@ from .prm_wire import PATHS, SERVED, labels_body, read_labels, read_rows, row_sc
 
 Tokenize = Callable[[str, bool], Sequence[int]]  # text, with the special tokens that begin a prompt or without -> ids
 Path = tuple[str, list[str]]  # question and steps as they go into the prompt
+Rewards = list[float] | str  # of one path; or why it has none
 T = TypeVar("T")
-
-
-async def together(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """Their results, in order; the first failure cancels the rest and is raised as it is."""
-
-    async def one(call: Awaitable[T]) -> T:
-        return await call
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(call)) for call in calls]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors.exceptions[0].__cause__
-    return [task.result() for task in tasks]
 
 
 class RemotePRM:
@@ -85,14 +72,22 @@ class RemotePRM:
         return f"prm({self.endpoint.identity}, {self.model}, {self.route}, {self.format.name}/{record})"
 
     async def score(self, states: Sequence[State]) -> Sequence[Score]:
-        """Raises VerifierError for replies and paths that cannot be matched step by step, ConfigurationError for a
-        server that does not do this, ModelError for one that fails."""
+        """Raises VerifierError for a reply that is not what was asked for, UnjudgedError, which is one, where only some
+        paths cannot be scored, ConfigurationError for a server that does not do this, ModelError for one that fails."""
         tally = Tally()
-        paths = [self.format.clean(state.question, state.steps) for state in states]
-        if not paths:
-            return []
-        rewards = await (self._labels if self.format.reads == "labels" else self._rows)(paths, tally)
-        return [Score(tuple(row), usage=tally.usage if i == 0 else NOTHING) for i, row in enumerate(rewards)]
+        found: list[Rewards] = []
+        paths: dict[int, Path] = {}
+        for i, state in enumerate(states):
+            found.append("")
+            try:
+                paths[i] = self.format.clean(state.question, state.steps)
+            except VerifierError as error:
+                found[i] = str(error)
+        if paths:
+            ask = self._labels if self.format.reads == "labels" else self._rows
+            for i, rewards in zip(paths, await ask(list(paths.values()), tally), strict=True):
+                found[i] = rewards
+        return _scores(found, tally.usage)
 
     async def _ask(self, body: dict[str, Any], tally: Tally) -> Any:
         reply = await self._post(PATHS[self.route], body, tally, SERVED[self.route])
@@ -109,7 +104,7 @@ class RemotePRM:
 
     # Formats whose server gives a row for each mark, or for each token.
 
-    async def _rows(self, paths: list[Path], tally: Tally) -> list[list[float]]:
+    async def _rows(self, paths: list[Path], tally: Tally) -> list[Rewards]:
         form = self.format
         marks: list[Sequence[int] | None] = [None] * len(paths)  # where the scores stand, if rows are tokens
         if form.rows == "tokens":
@@ -120,22 +115,22 @@ class RemotePRM:
             inputs = [form.text(*path) for path in paths]
             self._check(inputs, paths)
         reply = await self._ask(rows_body(self.route, self.model, form, inputs), tally)
-        self._whole(reply, inputs)
+        self._whole(reply, [form.text(*path) for path in paths], inputs)
         found = read_rows(self.route, reply, len(paths))
         return [
             self._row_scores(rows, len(ids), at, len(steps))
             for rows, ids, at, (_, steps) in zip(found, inputs, marks, paths, strict=True)
         ]
 
-    def _row_scores(self, rows: list[Any], size: int, marks: Sequence[int] | None, steps: int) -> list[float]:
+    def _row_scores(self, rows: list[Any], size: int, marks: Sequence[int] | None, steps: int) -> Rewards:
         if marks is None and len(rows) != steps:
-            raise VerifierError(
+            return (
                 f"{steps} steps, but {len(rows)} scores: the server must give one for each {self.format.mark!r} (vLLM: "
                 f'--pooler-config \'{{"pooling_type":"STEP","step_tag_id":{[*self.format.mark_ids, "ID"][0]}}}\'), '
                 "and no step may contain one"
             )
         if marks is not None and len(rows) != size:
-            raise VerifierError(
+            return (
                 f"{size} tokens, but {len(rows)} rows: the server must give one for each token (vLLM: "
                 '--pooler-config \'{"pooling_type":"ALL"}\') and not cut the prompt'
             )
@@ -162,56 +157,50 @@ class RemotePRM:
             found.append((whole, marks))
         return found
 
-    def _whole(self, reply: Any, inputs: list[Any]) -> None:
-        """Remember tokens per byte; raise VerifierError if the server read less than it was sent."""
+    def _whole(self, reply: Any, texts: list[str], sent: list[Any]) -> None:
+        """Remember tokens per byte; raise VerifierError if the server read fewer token ids than it was sent."""
         used = usage_of(reply).prompt_tokens
-        if not inputs or not used:
-            return
-        if isinstance(inputs[0], str):
-            self._ratio = max(self._ratio, used / sum(len(text.encode()) for text in inputs))
-        elif used < (sent := sum(map(len, inputs))):
-            raise VerifierError(f"the server read {used} of {sent} tokens: it cuts prompts; give it a longer context")
+        self._ratio = max(self._ratio, used / sum(len(text.encode()) for text in texts))
+        size = sum(len(ids) for ids in sent if not isinstance(ids, str))
+        if 0 < used < size:
+            raise VerifierError(f"the server read {used} of {size} tokens: it cuts prompts; give it a longer context")
 
     # Formats that read a label at the end of the prompt: one prompt for each step.
 
-    async def _labels(self, paths: list[Path], tally: Tally) -> list[list[float]]:
+    async def _labels(self, paths: list[Path], tally: Tally) -> list[Rewards]:
         prompts = [self.format.prefixes(*path) for path in paths]
-        scores: dict[str, float] = {}
-        missing: list[str] = []
-        for text in dict.fromkeys(text for row in prompts for text in row):
-            known = self._scores.get(_digest(text))
-            if known is None:
-                missing.append(text)
-            else:
-                scores[text] = known
+        scores = {text: known for text in _flat(prompts) if (known := self._scores.get(_digest(text))) is not None}
+        ends = [row[-1] for row in prompts if row[-1] not in scores]
+        self._check(ends, None)
+        cut = await self._cut_short(ends, tally) if ends and self.route == "generative_scoring" else {}
+        kept = [row for row in prompts if row[-1] not in cut]
+        missing = [text for text in _flat(kept) if text not in scores]
         if missing:
-            ends = [row[-1] for row in prompts if row[-1] not in scores]  # a path that fits has beginnings that do
-            self._check(ends, None)
-            if self.route == "generative_scoring":
-                await self._fit(ends, tally)
             reply = await self._ask(labels_body(self.route, self.model, self.format, missing), tally)
             found = read_labels(self.route, reply, self.format, len(missing))
-            self._whole(reply, missing)
+            self._whole(reply, missing, missing)
             scores.update(zip(missing, found, strict=True))
         for text, score in scores.items():  # what was needed now comes last to be forgotten
             _keep(self._scores, _digest(text), score, self._memory)
-        return [[scores[text] for text in row] for row in prompts]
+        return [cut.get(row[-1]) or [scores[text] for text in row] for row in prompts]
 
-    async def _fit(self, texts: list[str], tally: Tally) -> None:
-        """Raise VerifierError for what vLLM would cut, which is the end of the prompt: the newest step."""
-        if texts and self.context is None:
-            reply = await self._tokenized(texts[0], self.format.special_tokens, tally)
+    async def _cut_short(self, texts: list[str], tally: Tally) -> dict[str, str]:
+        """Which of these prompts vLLM would cut, at their ends, where the newest step is; and how to put that. A prompt
+        that fits has beginnings that do."""
+        special = self.format.special_tokens
+        if self.context is None:
+            reply = await self._tokenized(texts[0], special, tally)
             if not isinstance(limit := reply.get("max_model_len"), int):
                 raise ConfigurationError("the server's /tokenize does not tell max_model_len; give context=...")
             self.context = limit
         near = [text for text in texts if len(text.encode()) + 2 >= self.context]  # no token is less than a byte
-        sizes = await self._tokens([(text, self.format.special_tokens) for text in near], tally) if near else {}
-        for (text, _), ids in sizes.items():
-            if len(ids) >= self.context:
-                raise VerifierError(
-                    f"a path of {len(ids)} tokens ({text[:60]!r} ...) does not fit into the reward model's context of "
-                    f"{self.context}: serve it with a longer one, or search less deep"
-                )
+        sizes = await self._tokens([(text, special) for text in near], tally) if near else {}
+        return {
+            text: f"a path of {len(ids)} tokens ({text[:60]!r} ...) does not fit into the reward model's context of "
+            f"{self.context}: serve it with a longer one, or search less deep"
+            for (text, _), ids in sizes.items()
+            if len(ids) >= self.context
+        }
 
     # Tokens.
 
@@ -267,6 +256,24 @@ class RemotePRM:
         if form.reads != "labels":
             return Usage(1, n * lengths[-1])
         return Usage(1, n * sum(lengths), 0 if self.route == "score" else n * max_steps)
+
+
+def _scores(found: Sequence[Rewards], usage: Usage) -> list[Score]:
+    """Scores, the first with the cost of all. Raises UnjudgedError if a path has none."""
+    first = next((i for i, rewards in enumerate(found) if not isinstance(rewards, str)), None)
+    scores = [
+        None if isinstance(rewards, str) else Score(tuple(rewards), usage=usage if i == first else NOTHING)
+        for i, rewards in enumerate(found)
+    ]
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        whys = list(dict.fromkeys(why for why in found if isinstance(why, str)))
+        raise UnjudgedError(f"{len(scores) - len(known)} of {len(scores)} paths: {'; '.join(whys[:3])}", scores)
+    return known
+
+
+def _flat(rows: Sequence[Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(text for row in rows for text in row))
 
 
 def _digest(text: str) -> bytes:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from o1_reason.chat import Chat, Message, Reply, Sampling
-from o1_reason.errors import ConfigurationError, VerifierError
+from o1_reason.errors import ConfigurationError, UnjudgedError
 from o1_reason.mdp import Score, State, Usage
+from o1_reason.verifiers.critic_judge import continuations, together
 
-from .prm import together
 from .prm_formats import THINKPRM, PRMFormat, find_format
 
 LEAD = "\nLet's verify step by step:"  # what the model was trained to go on from
@@ -37,7 +37,7 @@ def read_judgement(reply: Reply, n: int) -> Judgement | None:
     steps = _steps(reply.text, n)
     finals = list(_FINAL.finditer(reply.text))
     if finals:
-        last = finals[0]
+        last = finals[-1]
         near = len(reply.text) - last.end() <= _NEAR_THE_END
         share = _yes(reply.top_logprobs) if near else None
         return Judgement(float(last[1].lower() == "yes") if share is None else share, steps)
@@ -111,6 +111,7 @@ class GenerativePRM:
         self.chat, self.format, self.chains, self.step_tokens = chat, form, chains, step_tokens
         self.sampling = Sampling(chains, max_tokens, temperature, logprobs=top_logprobs > 0, top_logprobs=top_logprobs)
         self.unreadable = 0  # chains so far
+        self._last = ""  # about the last of them
 
     @property
     def identity(self) -> str:
@@ -120,34 +121,37 @@ class GenerativePRM:
     def bound(self, state: State, n: int, max_steps: int) -> Usage:
         """What judging `n` continuations costs, as far as the chat model can tell, if no step has more than
         `step_tokens` tokens."""
-        asked = self.chat.bound(self._messages(state.question, [step.text for step in state.steps]), self.sampling)
-        more = asked.calls * max_steps * self.step_tokens
-        one = replace(asked, prompt_tokens=asked.prompt_tokens + more)
-        return sum((one for _ in range(n - 1)), one)
+        guesses = continuations(state, n, max_steps, self.step_tokens)
+        prompts = (self._messages(guess.question, [step.text for step in guess.steps]) for guess in guesses)
+        return sum((self.chat.bound(prompt, self.sampling) for prompt in prompts), Usage())
 
     def _messages(self, question: str, steps: Sequence[str]) -> list[Message]:
         return [{"role": "user", "content": self.format.text(question, steps)}]
 
     async def score(self, states: Sequence[State]) -> Sequence[Score]:
-        """Raises VerifierError for a path that no chain judges in a form that can be read."""
-        return await together(self._judge(state) for state in states)
+        """Raises UnjudgedError, a VerifierError, if there is a path that no chain judges in a form that can be read,
+        VerifierError for one without steps, and what the chat raises."""
+        asked = [self.format.clean(state.question, state.steps) for state in states]
+        scores = await together(self._judge(*path) for path in asked)
+        known = [score for score in scores if score is not None]
+        if len(known) < len(scores):
+            raise UnjudgedError(
+                f"{len(scores) - len(known)} of {len(scores)} paths got no judgement that can be read; {self._last}. "
+                "Raise max_tokens, or use a model trained for this",
+                scores,
+            )
+        return known
 
-    async def _judge(self, state: State) -> Score:
-        question, steps = self.format.clean(state.question, state.steps)
+    async def _judge(self, question: str, steps: list[str]) -> Score | None:
         prefix = LEAD if await self.chat.continues() else None
         sampling = replace(self.sampling, stop=(f"Step {len(steps) + 1}:",))  # there is no such step to verify
         replies, usage = await self.chat.complete(self._messages(question, steps), sampling, prefix)
-        read = [read_judgement(reply, len(steps)) for reply in replies]
-        found = [judgement for judgement in read if judgement is not None]
-        lost = len(read) - len(found)
-        self.unreadable += lost
-        if not found:
-            begun = repr(replies[0].text[-200:]) if replies else "nothing"
-            raise VerifierError(
-                f"none of {len(read)} judgements can be read; the first ends with {begun}. Raise max_tokens, or use a "
-                "model trained for this"
-            )
-        return Score(_rewards(found, len(steps)), _critique(found, lost), usage)
+        read = [(reply, read_judgement(reply, len(steps))) for reply in replies]
+        found = [judgement for _, judgement in read if judgement is not None]
+        lost = [reply for reply, judgement in read if judgement is None]
+        self.unreadable += len(lost)
+        self._last = f"the last chain ends with {lost[-1].text[-200:]!r}" if lost else "there were no chains"
+        return Score(_rewards(found, len(steps)), _critique(found, len(lost)), usage) if found else None
 
 
 def _rewards(found: Sequence[Judgement], n: int) -> tuple[float, ...]:

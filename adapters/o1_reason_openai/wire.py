@@ -153,6 +153,11 @@ def _logprobs(data: Any) -> list[tuple[str, float, Mapping[str, float]]]:
     ]
 
 
+def _with(tops: dict[str, float], drawn: Mapping[str, Any]) -> dict[str, float]:
+    """The alternatives, with the token that was drawn, which may be none of the likeliest."""
+    return {drawn["token"]: drawn["logprob"], **tops} if tops else tops
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """Dollars for a million tokens: read, generated, read from the provider's prompt cache."""

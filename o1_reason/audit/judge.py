@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from ..budget import Budget, Meter
-from ..errors import ConfigurationError, LedgerError, ModelError, VerifierError
+from ..errors import ConfigurationError, LedgerError, ModelError, UnjudgedError, VerifierError
 from ..ledger import Ledger, identity_of, key_of, scores_data, scores_from
 from ..mdp import NOTHING, Score, State, Usage
 from ..pool import OverdueError, Pool
 from ..prices import Prices
 from ..protocols import Policy, Verifier, check_scores
 from ..receipt import Receipt, current
-from ..verifiers.critic_judge import UnjudgedError
 from .data import Solution, Truth, settled
 
 HOPELESS = 20  # calls that fail before any succeeds

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ..chat import Chat, Reply, Sampling
-from ..errors import ConfigurationError, VerifierError
+from ..errors import ConfigurationError, UnjudgedError
 from ..mdp import NOTHING, Score, State, Step, Usage
 from ..receipt import more_calls
 from .critic_prompts import Prompt
@@ -16,18 +16,6 @@ from .critic_replies import UnreadableError
 T = TypeVar("T")
 _HEAD = 120  # characters of a reply that an error shows
 _LETTERS = 4  # a token, about
-
-
-class UnjudgedError(VerifierError):
-    """No reply about some of the states could be read.
-
-    `scores` holds what the call was for, in order: None for those states, and the scores of the others, which are
-    paid for and valid.
-    """
-
-    def __init__(self, message: str, scores: Sequence[Score | None]) -> None:
-        super().__init__(message)
-        self.scores = tuple(scores)
 
 
 @dataclass(slots=True)

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import ConfigurationError, VerifierError
+from ..errors import ConfigurationError
 from ..mdp import Score, State, Usage
-from ..sandbox import MIB, Finished, Guest, Sandbox, keep
+from ..sandbox import Finished, Guest, Sandbox
 from .critic_judge import together
 from .outcome import UNKNOWN
 from .unit_tests_inside import tests_in
@@ -115,18 +115,97 @@ class UnitTests:
         return faults
 
     async def _attend(self, judge: Guest, worker: Guest, faults: dict[int, str], left: Sequence[int]) -> None:
-        """Pass lines between the two until the tests are over or cannot go on, and write down how the tests went."""
+        """Be between the two until the tests are over or cannot go on, and write down how they went."""
         at, why = None, "took too long"
         with suppress(TimeoutError):
             async with asyncio.timeout(self.sandbox.limits.seconds):
-                while line := await _line(judge):
-                    message = json.loads(line)
-                    if "tell" not in message:
-                        reply = await _exchange(worker, line)
-                        if not reply:
-                            why = "ended the program"
-                            break
-                        judge.stdin.write(reply)
-                        continue
-                    what, number, text = message["tell"]
-                    ...
+                while self._goes_on(faults):
+                    what, number, text = await _told(judge, worker)
+                    if what == "broken":
+                        raise ConfigurationError(f"the tests need what the sandbox's Python does not have: {text}")
+                    if what == "began":
+                        at = number
+                    elif number is not None:
+                        faults[number] = text
+                    else:
+                        at, why = at if what == "gone" else None, text
+                        break
+                else:
+                    return
+        await judge.check()
+        await worker.check()
+        for i in left if at is None or at in faults else [at]:
+            faults.setdefault(i, why)
+
+
+def code_of(state: State) -> str | None:
+    """The program in a finished state: the last block of Python in the answer, or else in the steps; or the answer."""
+    answer = state.steps[-1].answer or ""
+    for text in (answer, state.text):
+        blocks = [code for language, code in _FENCED.findall(text) if language.lower() in _PYTHON]
+        if blocks:
+            return textwrap.dedent(blocks[-1])
+    return answer if answer.strip() else None
+
+
+async def _told(judge: Guest, worker: Guest) -> tuple[str, int | None, str]:
+    """What the tests tell next; what else the two say to each other is passed on."""
+    while line := await _line(judge):
+        message = json.loads(line)
+        if "tell" in message:
+            what, number, text = message["tell"]
+            return what, number, text
+        await _pass_on(line, worker)
+        reply = await _line(worker)
+        if not reply:
+            return "gone", None, "ended its process"
+        await _pass_on(reply, judge)
+    await judge.check()
+    return "gone", None, "ended the tests"
+
+
+async def _line(guest: Guest) -> bytes:
+    """A whole line; nothing if there is none, or if it is longer than a message may be."""
+    with suppress(ValueError):
+        line = await guest.stdout.readline()
+        return line if line.endswith(b"\n") else b""
+    return b""
+
+
+async def _pass_on(line: bytes, guest: Guest) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):
+        guest.stdin.write(line)
+        await guest.stdin.drain()
+
+
+def _inside() -> str:
+    return Path(__file__).with_name("unit_tests_inside.py").read_text()
+
+
+def _difference(finished: Finished, expected: str) -> str:
+    """Why a case is not passed; empty if it is. Does not give the expected output away."""
+    if finished.ended != "exit":
+        return "took too long" if finished.ended == "time" else "wrote too much"
+    if finished.status:
+        return f"exit status {finished.status}"
+    return "" if _lines(finished.stdout.decode(errors="replace")) == _lines(expected) else "wrong output"
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _names(tests: str | tuple[tuple[str, str], ...]) -> list[str]:
+    """What the critique calls the tests. Raises ConfigurationError where there are none, or they cannot be run."""
+    if not isinstance(tests, str):
+        names = [f"case {i}" for i in range(1, len(tests) + 1)]
+    else:
+        try:
+            names = [name for name, _ in tests_in(tests)[1]]
+        except (SyntaxError, ValueError) as error:
+            raise ConfigurationError(f"the tests cannot be run: {error}") from error
+    if not names:
+        raise ConfigurationError(
+            "there are no tests: give (input, output) pairs, or Python source with asserts or functions test_..."
+        )
+    return names

@@ -17,6 +17,7 @@ from o1_reason_openai.prm import RemotePRM
 from o1_reason_openai.prm_formats import PRMFormat
 
 from o1_reason import Budget, ConfigurationError, State, Step, Usage, VerifierError, search
+from o1_reason.testing import check_verifier
 
 pytestmark = pytest.mark.vllm
 
@@ -81,6 +82,7 @@ async def test_pooling_gives_the_scores_of_the_model_in_process_in_one_request(v
     assert {len(state.steps) for state in states} == {1, 2, 3, 4}
     assert close(there, [score.rewards for score in here])
     assert total(there) == total(here)
+    await check_verifier(remote(vllm_prm, CLASSES), states[:6])
 
 
 async def test_a_row_for_each_token_gives_them_too_and_marks_are_put_by_id(vllm_prm_tokens):
@@ -91,8 +93,10 @@ async def test_a_row_for_each_token_gives_them_too_and_marks_are_put_by_id(vllm_
     assert close(there, [score.rewards for score in here])
     pieces = {step.text for state in states for step in state.steps} | set(QUESTIONS)
     assert total(there) == total(here) + Usage(calls=len(pieces))  # each was tokenized once
-    own = remote(vllm_prm_tokens, form, tokenize=lambda text, special: v.encode(text))
+    own = remote(vllm_prm_tokens, form, tokenize=lambda text, special: v.encode(text), step_tokens=10)
     assert total(await own.score(states)) == total(here)
+    bound = own.bound(states[0], 4, 2)  # of the prompt's 7 tokens, a step's 10, and twice 10 more
+    assert 4 * (7 + 10 + 2 * 10) <= bound.prompt_tokens <= 1.5 * 4 * (7 + 10 + 2 * 10)
 
 
 @pytest.mark.parametrize("route", ["generative_scoring", "completions"])

@@ -18,9 +18,8 @@ from typer.testing import CliRunner
 from o1_reason import Budget, ConfigurationError, Score, State, Step, Usage, VerifierError
 from o1_reason.audit import Solution, Truth, audit_verifier, page, read_solutions, terminal
 from o1_reason.cli import app
-from o1_reason.errors import ModelError
+from o1_reason.errors import ModelError, UnjudgedError
 from o1_reason.receipt import charge
-from o1_reason.verifiers.critic_judge import UnjudgedError
 
 ROOT = Path(__file__).parent.parent.parent
 SAMPLE = ROOT / "examples" / "labelled_solutions.jsonl"
@@ -101,7 +100,7 @@ async def test_a_verifier_that_beats_the_vote_is_worth_using():
 
 async def test_a_verifier_that_a_vote_beats_is_not():
     rows = [("1 0.9", False, "b"), ("1 0.2", True, "a"), ("1 0.3", True, "a")]
-    audit = await audit_verifier(questions(10, *rows), Reader(), budget=FREE, best_of=3)
+    audit = await audit_verifier(questions(10, *rows), Reader(whole=True), budget=FREE, best_of=3)
     assert (audit.verdict.worth, audit.verdict.setting) == (False, None)
     assert audit.verdict.text == (
         "Do not use it, a majority vote is better: best-of-3 gets 0 % of 10 questions right, a majority vote 100 % "

@@ -9,11 +9,10 @@ from o1_reason_openai.endpoint import Endpoint
 from openai_server import Server
 
 from o1_reason import BeamSearch, BestOfN, Budget, ConfigurationError, State, Step, VerifierError, search
-from o1_reason.errors import ModelError
+from o1_reason.errors import ModelError, UnjudgedError
 from o1_reason.mdp import Usage
 from o1_reason.testing import ScriptedPolicy, check_verifier
 from o1_reason.verifiers.critic import Critic
-from o1_reason.verifiers.critic_judge import UnjudgedError
 
 SUM = State("What is 1 + 2 + 3?", (Step("1 + 2 = 3"),))
 TWO = SUM + Step("3 + 3 = 6", terminal=True, answer="6")

@@ -7,9 +7,9 @@ from judges import ScriptedChat, blocks, in_turn
 
 from o1_reason import BestOfN, ConfigurationError, State, Step, VerifierError, search
 from o1_reason.chat import Reply
+from o1_reason.errors import UnjudgedError
 from o1_reason.mdp import Usage
 from o1_reason.testing import ScriptedPolicy
-from o1_reason.verifiers.critic_judge import UnjudgedError
 from o1_reason.verifiers.critic_pairwise import PairwiseCritic, pairs
 from o1_reason.verifiers.critic_vote import VoteCritic
 

@@ -14,10 +14,9 @@ from openai_server import Request, Server
 from pydantic import TypeAdapter
 
 from o1_reason import BeamSearch, Budget, ConfigurationError, State, Step, VerifierError, search
-from o1_reason.errors import ModelError
+from o1_reason.errors import ModelError, UnjudgedError
 from o1_reason.mdp import Usage
 from o1_reason.testing import ScriptedPolicy, check_verifier
-from o1_reason.verifiers.critic_judge import UnjudgedError
 
 SUM = State("What is 1 + 2 + 3?", (Step("1 + 2 = 3"),))
 TWO = SUM + Step("3 + 3 = 7", terminal=True, answer="7")

@@ -10,7 +10,7 @@ import re
 
 import pytest
 from o1_reason_openai.endpoint import Endpoint
-from o1_reason_openai.prm import RemotePRM, together
+from o1_reason_openai.prm import RemotePRM
 from o1_reason_openai.prm_formats import MATH_SHEPHERD, QWEN, SKYWORK, TRL, PRMFormat
 from o1_reason_openai.prm_wire import labels_body, read_labels, read_rows, row_score, rows_body, usage_of
 from openai_server import Request, Server
@@ -316,25 +316,6 @@ async def test_a_cancelled_score_hangs_up():
         while server.running:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         assert server.gone == len(server.requests) > 0
-
-
-async def test_of_calls_made_together_the_first_failure_ends_the_rest_and_comes_out_as_it_is():
-    ended = []
-
-    async def waits():
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("waits")
-
-    async def fails():
-        await asyncio.sleep(0)
-        raise VerifierError("no") from KeyError("why")
-
-    with pytest.raises(VerifierError, match="no") as caught:
-        await together([waits(), fails()])
-    assert ended == ["waits"]
-    assert isinstance(caught.value.__cause__, KeyError)
 
 
 # Settings.

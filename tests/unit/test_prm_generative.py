@@ -96,7 +96,7 @@ class Chains:
         return self._continues
 
     def bound(self, messages, sampling, prefix=None):
-        return Usage(1, 10, sampling.n * sampling.max_tokens)
+        return Usage(1, len(messages[0]["content"]), sampling.n * sampling.max_tokens)
 
 
 RIGHT = CHAIN.replace("incorrect", "correct").replace("? No", "? Yes")

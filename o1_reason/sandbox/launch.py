@@ -1,7 +1,7 @@
 """The first program in a sandbox: shuts the door behind itself, then becomes the program that is to be run.
 
 It is handed to Python as text (``python -I -S -c``), so it stands alone: the standard library and nothing else. Its one
-argument is JSON (`sandbox._order`); its standard input is the program, followed by what the program is to read. It
+argument is JSON (`Sandbox._order`); its standard input is the program, followed by what the program is to read. It
 writes to the descriptor `ready` when nothing but the program itself can still go wrong.
 """
 

@@ -1,121 +1,26 @@
-"""Programs that a model wrote, run where they can do no harm.
-
-A program gets a process of its own, in Linux namespaces of its own: no network, no other process to be seen, a
-read-only file system that holds Python and the system's libraries and nothing else, one empty folder to write to, a
-clean environment, no inherited descriptor but its standard three, no privilege, another user's id; and limits on time,
-memory, processes, output and files. bubblewrap builds this where it is installed, else `sandbox_launch` does. Before
-the first program, one of ours looks around inside; where it finds the sandbox leaking, or the machine has none, nothing
-is run at all. It is a boundary of the kernel, not of a virtual machine: as good as the kernel is.
-"""
+"""The sandbox: what contains programs on this machine, and running them in it."""
 
 import asyncio
 import json
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
-from asyncio.subprocess import PIPE, SubprocessStreamProtocol
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import ConfigurationError, VerifierError
-from .limits import Limit
+from ..errors import ConfigurationError, VerifierError
+from ..limits import Limit
+from .guest import Finished, Guest, Limits, Pipes, last_words
 
 Mechanism = Literal["bubblewrap", "namespaces", "subprocess"]
 FOLDER = "/box"  # the one that can be written to
 USERS = range(61184, 65520)  # root hands a program one of these ids, so that its processes are counted apart
 NOBODY = "65534"
-MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a program may use."""
-
-    seconds: float = 10.0  # wall clock, from its start to its end
-    cpu_seconds: int = 10  # of each process
-    memory: int = 512 * MIB  # bytes of address space, of each process
-    processes: int = 8  # at once, threads and the sandbox's own one included
-    output: int = MIB  # bytes of standard output; of standard error more is thrown away
-    files: int = 16 * MIB  # bytes written to files, and kept
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} must be greater than 0; got {getattr(self, name)!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What became of a program. `status` is its exit status, 128 + n where signal n ended it; None where it had to be
-    killed because of `ended`: its time was over, or it wrote too much."""
-
-    ended: Literal["exit", "time", "output"]
-    status: int | None
-    stdout: bytes
-    stderr: bytes
-
-
-class Guest:
-    """A program that is running. What it does with its pipes is its own choice: trust nothing that comes out."""
-
-    def __init__(self, pipes: "_Pipes", transport: asyncio.SubprocessTransport, ready: int) -> None:
-        assert pipes.stdin is not None
-        assert pipes.stdout is not None
-        assert pipes.stderr is not None
-        self.stdin, self.stdout, self.stderr = pipes.stdin, pipes.stdout, pipes.stderr
-        self._exited, self._transport, self._ready = pipes.exited, transport, ready
-        self._started = False
-
-    def started(self) -> bool:
-        """Whether the sandbox was built; whatever happens from then on is the program's doing."""
-        with suppress(BlockingIOError):
-            self._started = self._started or os.read(self._ready, 5) == b"ready"
-        return self._started
-
-    def kill(self) -> None:
-        """End it, and all that it has started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._transport.get_pid(), signal.SIGKILL)
-
-    async def end(self) -> int:
-        """Wait until it has ended, and end what it leaves behind. Its exit status; 128 + n where signal n ended it."""
-        await asyncio.shield(self._exited)
-        self.kill()
-        status = self._transport.get_returncode() or 0
-        return status if status >= 0 else 128 - status
-
-    async def feed(self, data: bytes) -> None:
-        """Write `data` to its standard input and close that; it need not read it."""
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self.stdin.write(data)
-            await self.stdin.drain()
-            self.stdin.close()
-            await self.stdin.wait_closed()
-
-    async def finish(self, stdin: bytes, limits: Limits) -> Finished:
-        """Let it run to its end, or until it has to be killed. Raises VerifierError if the sandbox never came up."""
-        out, err = bytearray(), bytearray()
-        ended, status = "time", None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limits.seconds), asyncio.TaskGroup() as group:
-                group.create_task(self.feed(stdin))
-                group.create_task(keep(self.stderr, err, limits.output, drain=True))
-                ending = group.create_task(self.end())
-                ended = "exit"
-                if not await keep(self.stdout, out, limits.output):
-                    ended = "output"
-                    self.kill()
-                status = await ending
-        if not self.started():
-            told = err[-500:].decode(errors="replace").strip()
-            raise VerifierError(f"the sandbox did not start within {limits.seconds} seconds: {told or ended}")
-        return Finished(ended, status, bytes(out), bytes(err))
 
 
 class Sandbox:
@@ -196,12 +101,12 @@ class Sandbox:
         with tempfile.NamedTemporaryFile() as outside:
             seen = json.dumps([outside.name, "/etc/passwd", *_visible()])
             try:
-                async with self._launch(mechanism, f"{_LOOK}\nprint(look({seen}))") as guest:
+                async with self._launch(mechanism, f"{_text('look')}\nprint(look({seen}))") as guest:
                     finished = await guest.finish(b"", self.limits)
             except (OSError, VerifierError) as error:
                 return str(error)
         if finished.status or finished.ended != "exit":
-            return (finished.stderr[-500:].decode(errors="replace").strip() or finished.ended).replace("\n", " ")
+            return last_words(finished.stderr) or finished.ended
         return "" if self.trust else finished.stdout.decode().strip()
 
     @asynccontextmanager
@@ -215,7 +120,7 @@ class Sandbox:
             command = _command(mechanism, self._order(mechanism, folder, len(text), write))
             try:
                 transport, pipes = await loop.subprocess_exec(
-                    lambda: _Pipes(loop),
+                    lambda: Pipes(loop),
                     *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, pass_fds=(write,), env={"LANG": "C.UTF-8"},
                     start_new_session=True,
                 )  # fmt: skip
@@ -237,7 +142,7 @@ class Sandbox:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _order(self, mechanism: Mechanism, folder: str, length: int, ready: int) -> dict[str, Any]:
-        """What `sandbox_launch` is told."""
+        """What `launch` is told."""
         limits = {
             "RLIMIT_AS": self.limits.memory,
             "RLIMIT_CPU": self.limits.cpu_seconds,
@@ -264,31 +169,8 @@ class Sandbox:
         }  # fmt: skip
 
 
-class _Pipes(SubprocessStreamProtocol):
-    """A process's pipes as streams. `exited` is done when the process has ended, whoever still holds its pipes."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(limit=MIB, loop=loop)
-        self.exited: asyncio.Future[None] = loop.create_future()
-
-    def process_exited(self) -> None:
-        super().process_exited()
-        self.exited.set_result(None)
-
-
-async def keep(stream: asyncio.StreamReader, into: bytearray, most: int, drain: bool = False) -> bool:
-    """Read a stream to its end, and keep its first `most` bytes. False as soon as there are more, unless to `drain`."""
-    while piece := await stream.read(65536):
-        fits = len(into) + len(piece) <= most
-        into += piece[: most - len(into)]
-        if not fits and not drain:
-            return False
-    return True
-
-
 def _command(mechanism: Mechanism, order: dict[str, Any]) -> list[str]:
-    launch = Path(__file__).with_name("sandbox_launch.py").read_text()
-    python = [order["python"], "-I", "-S", "-c", launch, json.dumps(order)]
+    python = [order["python"], "-I", "-S", "-c", _text("launch"), json.dumps(order)]
     if mechanism != "bubblewrap":
         return python
     apart = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session"]
@@ -296,12 +178,11 @@ def _command(mechanism: Mechanism, order: dict[str, Any]) -> list[str]:
         apart += ["--unshare-user", "--uid", NOBODY, "--gid", NOBODY]
     else:  # root needs no user namespace, only what it takes to become somebody else
         apart += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    for path in order["visible"]:
-        for parent in reversed(Path(path).parents[:-1]):  # else they can be closed to all but root, as outside
+    devices = ["/dev/null", "/dev/urandom"]
+    for path in [*order["visible"], *devices]:
+        for parent in reversed(Path(path).parents[:-1]):  # made on the way, they would be closed to all but root
             apart += ["--perms", "755", "--dir", str(parent)]
-        apart += ["--ro-bind", path, path]
-    for device in ("/dev/null", "/dev/urandom"):
-        apart += ["--dev-bind", device, device]
+        apart += ["--dev-bind" if path in devices else "--ro-bind", path, path]
     apart += ["--perms", "1777", "--size", str(order["files"]), "--tmpfs", order["folder"], "--remount-ro", "/"]
     return ["bwrap", *apart, "--", *python]
 
@@ -318,24 +199,5 @@ def _visible() -> list[str]:
     return [path for path in dict.fromkeys([*folders, f"{base}/lib", f"{base}/lib64"]) if os.path.isdir(path)]
 
 
-_LOOK = """
-import os, socket
-
-def look(outside):
-    faults = [f"{path} can be read" for path in outside[:2] if os.path.exists(path)]
-    for folder in ("/", "/dev", *outside[2:]):
-        try:
-            os.close(os.open(os.path.join(folder, "o1-reason"), os.O_CREAT | os.O_WRONLY))
-            faults.append(f"{folder} can be written to")
-        except OSError:
-            pass
-    faults += [f"there is a network: {name}" for _, name in socket.if_nameindex() if name != "lo"]
-    if os.getpid() > 10:
-        faults.append("other processes can be seen")
-    try:
-        os.setuid(0)
-        faults.append("it has privileges")
-    except OSError:
-        pass
-    return "; ".join(faults)
-"""
+def _text(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.py").read_text()

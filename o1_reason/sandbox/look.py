@@ -1,0 +1,28 @@
+"""The first program to be run in a new kind of sandbox. It looks around, and finds nothing if all is well."""
+
+import os
+import socket
+
+
+def look(outside):
+    faults = [f"{path} can be read" for path in outside[:2] if os.path.exists(path)]
+    for folder in ("/", "/dev", *outside[2:]):
+        try:
+            os.close(os.open(os.path.join(folder, "o1-reason"), os.O_CREAT | os.O_WRONLY))
+            faults.append(f"{folder} can be written to")
+        except OSError:
+            pass
+    faults += [f"there is a network: {name}" for _, name in socket.if_nameindex() if name != "lo"]
+    if os.getpid() > 10:
+        faults.append("other processes can be seen")
+    try:
+        os.setuid(0)
+        faults.append("it has privileges")
+    except OSError:
+        pass
+    for device in ("/dev/null", "/dev/urandom"):
+        try:
+            os.close(os.open(device, os.O_RDWR))
+        except OSError as error:
+            faults.append(str(error))
+    return "; ".join(faults)
