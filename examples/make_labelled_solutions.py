@@ -32,11 +32,9 @@ def solvable(left: tuple[int, ...], target: int) -> bool:
 
 
 def labels(question: str, steps: tuple[Step, ...]) -> list[bool]:
-    """Per step, whether it and all before it are right."""
-    puzzle = parse(question)
-    left, right, found = puzzle.numbers, True, []
+    left, right, target, found = parse(question).numbers, True, parse(question).target, []
     for move in (parse_step(step.text) for step in steps):
-        right = right and move is not None and move.legal(left) and solvable(tuple(sorted(move.left)), puzzle.target)
+        right = right and move is not None and move.legal(left) and solvable(tuple(sorted(move.left)), target)
         left = move.left if move else left
         found.append(right)
     return found
@@ -55,9 +53,8 @@ async def main(first: int, last: int, samples: int, seed: int) -> None:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default, what in (
-        ("first", 801, "rank of the first puzzle"), ("last", 850, "rank of the last one"),
-        ("samples", 8, "solutions of each"), ("seed", 0, "of the samples"),
-    ):  # fmt: skip
-        options.add_argument(f"--{name}", type=int, default=default, help=f"{what}; {default}")
+    options.add_argument("--first", type=int, default=801, help="rank of the first puzzle")
+    options.add_argument("--last", type=int, default=850, help="rank of the last puzzle")
+    options.add_argument("--samples", type=int, default=8, help="solutions of each puzzle")
+    options.add_argument("--seed", type=int, default=0, help="same seed, same solutions")
     asyncio.run(main(**vars(options.parse_args())))

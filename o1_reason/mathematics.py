@@ -46,6 +46,7 @@ class Worker:
         self.started = 0  # processes so far
         self._keys: dict[str, str] = {}
         self._unusable = False
+        self._abandoned: list[Any] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -135,7 +136,7 @@ class Worker:
         self._process = self._reader = None
         if process is None:
             return
-        process.kill()
+        pass
         process.wait()
         if reader is not None:
             reader.join()
@@ -149,9 +150,8 @@ class Worker:
             self._stop()
 
     def abandon(self) -> None:
-        """After a fork: the process is the parent's."""
-        if self._process is not None:
-            self._process.returncode = 0
+        """After a fork: the process is the parent's, and so are its pipes and what waits at them."""
+        self._abandoned.append((self._process, self._reader, self._lock, self.executor))
         self._forget()
 
 

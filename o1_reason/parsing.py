@@ -17,7 +17,7 @@ _AS_IS = LatexExtractionConfig(
     ),
     boxed_match_priority=-1,
 )
-_NO_EXPRESSION = re.compile(r"[=<>:;'\"?$]|\.\.\.|[0-9]_|\\(?:le|ge|ne|pm|cup|in)(?![a-z])")
+_NO_EXPRESSION = re.compile(r"(?<!_\{[a-z])=|[<>:;'\"?$]|\.\.\.|[0-9]_|\\(?:le|ge|ne|pm|cup|in)(?![a-z])")
 
 
 @lru_cache(maxsize=4096)

@@ -118,9 +118,13 @@ def _either(text: str, evaluator: Evaluator) -> str | None:
 
 
 def _related(text: str, evaluator: Evaluator) -> str | None:
-    sides = [side.strip() for side in _RELATION.split(text)]
-    sides, relations = sides[::2], sides[1::2]
-    if not relations or not all(sides):
+    found = [match for match in _RELATION.finditer(text) if _outside(text, match.start())]
+    if not found:
+        return None
+    starts, ends = [0, *(match.end() for match in found)], [*(match.start() for match in found), len(text)]
+    sides = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+    relations = [match[0] for match in found]
+    if not all(sides):
         return None
     if "\\approx" in relations:
         return key(text[: text.index("\\approx")].strip(), evaluator)
@@ -132,6 +136,11 @@ def _related(text: str, evaluator: Evaluator) -> str | None:
     if set(relations) <= _LESS.keys():
         return _interval(sides, relations, evaluator) or _inequality(sides, relations, evaluator)
     return None
+
+
+def _outside(text: str, at: int) -> bool:
+    before = text[:at]
+    return sum(map(before.count, "([{")) == sum(map(before.count, ")]}"))
 
 
 def _equation(sides: list[str], evaluator: Evaluator) -> str | None:

@@ -195,12 +195,18 @@ def _by(function: Callable[..., Number], *, circular: bool = False) -> Callable[
     return evaluate
 
 
-def _whole(function: Callable[..., int], nudge: int) -> Callable[[Sequence[Number]], Number]:
+def _whole(function: Callable[[Fraction], int], nudge: int) -> Callable[[Sequence[Number]], Number]:
     def evaluate(arguments: Sequence[Number]) -> Number:
         (value,) = arguments
-        return Fraction(function(value if isinstance(value, Fraction) else value + nudge * EPSILON))
+        return Fraction(function(value if isinstance(value, Fraction) else _fraction(value + nudge * EPSILON)))
 
     return evaluate
+
+
+def _fraction(value: Any) -> Fraction:
+    """A real mpf as the binary fraction it is."""
+    mantissa, exponent = abs(value).man_exp
+    return int(mantissa) * Fraction(2) ** exponent * int(mpmath.sign(value))
 
 
 def _factorial(arguments: Sequence[Number]) -> Number:
@@ -239,8 +245,8 @@ _FUNCTIONS: dict[str, Callable[[Sequence[Number]], Number]] = {
     "factorial": _factorial,
     "binomial": _by(mpmath.binomial),
     "Abs": lambda arguments: abs(arguments[0]),
-    "floor": _whole(mpmath.floor, 1),
-    "ceiling": _whole(mpmath.ceil, -1),
+    "floor": _whole(math.floor, 1),
+    "ceiling": _whole(math.ceil, -1),
     "Max": max,
     "Min": min,
 }
@@ -257,8 +263,7 @@ def _real(value: Number) -> str:
     if isinstance(value, Fraction):
         return str(value)
     if abs(mpmath.mag(value)) < 200:
-        mantissa, exponent = abs(value).man_exp
-        exact = int(mantissa) * Fraction(2) ** exponent * int(mpmath.sign(value))
+        exact = _fraction(value)
         near = exact.limit_denominator(DENOMINATOR)
         if near and abs(exact - near) < abs(exact) / 10**60:
             return str(near)

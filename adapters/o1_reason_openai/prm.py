@@ -75,19 +75,21 @@ class RemotePRM:
         """Raises VerifierError for a reply that is not what was asked for, UnjudgedError, which is one, where only some
         paths cannot be scored, ConfigurationError for a server that does not do this, ModelError for one that fails."""
         tally = Tally()
-        found: list[Rewards] = []
+        found: dict[int, Score | str] = {}
         paths: dict[int, Path] = {}
         for i, state in enumerate(states):
-            found.append("")
             try:
                 paths[i] = self.format.clean(state.question, state.steps)
             except VerifierError as error:
                 found[i] = str(error)
         if paths:
             ask = self._labels if self.format.reads == "labels" else self._rows
-            for i, rewards in zip(paths, await ask(list(paths.values()), tally), strict=True):
-                found[i] = rewards
-        return _scores(found, tally.usage)
+            rewards = await ask(list(paths.values()), tally)
+            usage = tally.usage
+            for i, row in zip(paths, rewards, strict=True):
+                found[i] = row if isinstance(row, str) else Score(tuple(row), usage=usage)
+                usage = usage if isinstance(row, str) else NOTHING  # the first score carries the cost of all
+        return all_scored([found[i] for i in range(len(states))])
 
     async def _ask(self, body: dict[str, Any], tally: Tally) -> Any:
         reply = await self._post(PATHS[self.route], body, tally, SERVED[self.route])
@@ -258,18 +260,16 @@ class RemotePRM:
         return Usage(1, n * sum(lengths), 0 if self.route == "score" else n * max_steps)
 
 
-def _scores(found: Sequence[Rewards], usage: Usage) -> list[Score]:
-    """Scores, the first with the cost of all. Raises UnjudgedError if a path has none."""
-    first = next((i for i, rewards in enumerate(found) if not isinstance(rewards, str)), None)
-    scores = [
-        None if isinstance(rewards, str) else Score(tuple(rewards), usage=usage if i == first else NOTHING)
-        for i, rewards in enumerate(found)
-    ]
-    known = [score for score in scores if score is not None]
-    if len(known) < len(scores):
+def all_scored(found: Sequence[Score | str]) -> list[Score]:
+    """The scores. Raises UnjudgedError if a path has none, but the reason for that instead."""
+    scores = [score for score in found if isinstance(score, Score)]
+    if len(scores) < len(found):
         whys = list(dict.fromkeys(why for why in found if isinstance(why, str)))
-        raise UnjudgedError(f"{len(scores) - len(known)} of {len(scores)} paths: {'; '.join(whys[:3])}", scores)
-    return known
+        raise UnjudgedError(
+            f"no score for {len(found) - len(scores)} of {len(found)} paths: {'; '.join(whys[:3])}",
+            [score if isinstance(score, Score) else None for score in found],
+        )
+    return scores
 
 
 def _flat(rows: Sequence[Sequence[str]]) -> list[str]:

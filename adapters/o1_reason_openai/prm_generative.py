@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from o1_reason.chat import Chat, Message, Reply, Sampling
-from o1_reason.errors import ConfigurationError, UnjudgedError
+from o1_reason.errors import ConfigurationError, VerifierError
 from o1_reason.mdp import Score, State, Usage
 from o1_reason.verifiers.critic_judge import continuations, together
 
+from .prm import all_scored
 from .prm_formats import THINKPRM, PRMFormat, find_format
 
 LEAD = "\nLet's verify step by step:"  # what the model was trained to go on from
@@ -111,7 +112,6 @@ class GenerativePRM:
         self.chat, self.format, self.chains, self.step_tokens = chat, form, chains, step_tokens
         self.sampling = Sampling(chains, max_tokens, temperature, logprobs=top_logprobs > 0, top_logprobs=top_logprobs)
         self.unreadable = 0  # chains so far
-        self._last = ""  # about the last of them
 
     @property
     def identity(self) -> str:
@@ -129,29 +129,26 @@ class GenerativePRM:
         return [{"role": "user", "content": self.format.text(question, steps)}]
 
     async def score(self, states: Sequence[State]) -> Sequence[Score]:
-        """Raises UnjudgedError, a VerifierError, if there is a path that no chain judges in a form that can be read,
-        VerifierError for one without steps, and what the chat raises."""
-        asked = [self.format.clean(state.question, state.steps) for state in states]
-        scores = await together(self._judge(*path) for path in asked)
-        known = [score for score in scores if score is not None]
-        if len(known) < len(scores):
-            raise UnjudgedError(
-                f"{len(scores) - len(known)} of {len(scores)} paths got no judgement that can be read; {self._last}. "
-                "Raise max_tokens, or use a model trained for this",
-                scores,
-            )
-        return known
+        """Raises UnjudgedError, a VerifierError, if there is a path without steps, or one that no chain judges in a
+        form that can be read; and what the chat raises."""
+        return all_scored(await together(self._judge(state) for state in states))
 
-    async def _judge(self, question: str, steps: list[str]) -> Score | None:
+    async def _judge(self, state: State) -> Score | str:
+        """The score of a path, or why it has none."""
+        try:
+            question, steps = self.format.clean(state.question, state.steps)
+        except VerifierError as error:
+            return str(error)
         prefix = LEAD if await self.chat.continues() else None
         sampling = replace(self.sampling, stop=(f"Step {len(steps) + 1}:",))  # there is no such step to verify
         replies, usage = await self.chat.complete(self._messages(question, steps), sampling, prefix)
-        read = [(reply, read_judgement(reply, len(steps))) for reply in replies]
-        found = [judgement for _, judgement in read if judgement is not None]
-        lost = [reply for reply, judgement in read if judgement is None]
-        self.unreadable += len(lost)
-        self._last = f"the last chain ends with {lost[-1].text[-200:]!r}" if lost else "there were no chains"
-        return Score(_rewards(found, len(steps)), _critique(found, len(lost)), usage) if found else None
+        read = [read_judgement(reply, len(steps)) for reply in replies]
+        found = [judgement for judgement in read if judgement is not None]
+        self.unreadable += len(read) - len(found)
+        if found:
+            return Score(_rewards(found, len(steps)), _critique(found, len(read) - len(found)), usage)
+        end = f"the last ends with {replies[-1].text[-200:]!r}" if replies else "there is none"
+        return f"none of {len(read)} judgements can be read ({end}); raise max_tokens, or use a model trained for this"
 
 
 def _rewards(found: Sequence[Judgement], n: int) -> tuple[float, ...]:

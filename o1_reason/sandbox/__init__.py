@@ -9,6 +9,6 @@ is run at all. It is a boundary of the kernel, not of a virtual machine: as good
 """
 
 from .box import Mechanism, Sandbox
-from .guest import Finished, Guest, Limits
+from .guest import Finished, Guest, Limits, last_words
 
-__all__ = ["Finished", "Guest", "Limits", "Mechanism", "Sandbox"]
+__all__ = ["Finished", "Guest", "Limits", "Mechanism", "Sandbox", "last_words"]

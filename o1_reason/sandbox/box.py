@@ -94,20 +94,21 @@ class Sandbox:
 
     async def _fault(self, mechanism: Mechanism) -> str:
         """What is wrong with a mechanism on this machine; empty if a program inside finds nothing."""
-        if mechanism != "subprocess" and sys.platform != "linux":
+        if sys.platform != "linux" and (mechanism != "subprocess" or sys.platform == "win32"):
             return "needs Linux"
         if mechanism == "bubblewrap" and not shutil.which("bwrap"):
             return "not installed"
         with tempfile.NamedTemporaryFile() as outside:
             seen = json.dumps([outside.name, "/etc/passwd", *_visible()])
+            program = "" if mechanism == "subprocess" else f"{_text('look')}\nprint(look({seen}))"
             try:
-                async with self._launch(mechanism, f"{_text('look')}\nprint(look({seen}))") as guest:
+                async with self._launch(mechanism, program) as guest:
                     finished = await guest.finish(b"", self.limits)
             except (OSError, VerifierError) as error:
                 return str(error)
         if finished.status or finished.ended != "exit":
             return last_words(finished.stderr) or finished.ended
-        return "" if self.trust else finished.stdout.decode().strip()
+        return finished.stdout.decode().strip()
 
     @asynccontextmanager
     async def _launch(self, mechanism: Mechanism, program: str) -> AsyncIterator[Guest]:
@@ -184,7 +185,7 @@ def _command(mechanism: Mechanism, order: dict[str, Any]) -> list[str]:
             apart += ["--perms", "755", "--dir", str(parent)]
         apart += ["--dev-bind" if path in devices else "--ro-bind", path, path]
     apart += ["--perms", "1777", "--size", str(order["files"]), "--tmpfs", order["folder"], "--remount-ro", "/"]
-    return ["bwrap", *apart, "--", *python]
+    return [shutil.which("bwrap") or "bwrap", *apart, "--", *python]
 
 
 def _python() -> str:

@@ -4,11 +4,14 @@ import os
 import socket
 
 
-def look(outside):
+def look(outside: list[str]) -> str:
+    """What is wrong here; empty if nothing is. `outside`: two files not to be seen, and folders not to be written to."""
     faults = [f"{path} can be read" for path in outside[:2] if os.path.exists(path)]
     for folder in ("/", "/dev", *outside[2:]):
+        path = os.path.join(folder, f"o1-reason-{os.urandom(8).hex()}")
         try:
-            os.close(os.open(os.path.join(folder, "o1-reason"), os.O_CREAT | os.O_WRONLY))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.remove(path)
             faults.append(f"{folder} can be written to")
         except OSError:
             pass

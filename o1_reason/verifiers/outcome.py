@@ -19,6 +19,7 @@ from ..mdp import Score, State, Usage
 from ..normal import canonical, number
 
 UNKNOWN = 0.5
+STOPPED = "took too long, or too much memory, and was stopped"
 
 
 class Outcome(ABC):
@@ -115,7 +116,7 @@ class Regex(Outcome):
     async def fault(self, answer: str) -> str:
         matched = await _ask("matches", self.pattern, answer.strip(), self.full)
         if matched is None:
-            return "matching the pattern took too long"
+            return f"matching the pattern {STOPPED}"
         return "" if matched else "does not match the pattern"
 
 
@@ -141,7 +142,7 @@ class JSONSchema(Outcome):
     async def fault(self, answer: str) -> str:
         block = re.fullmatch(r"```\w*\n(.*?)\n?```", answer.strip(), re.DOTALL)
         violation = await _ask("violation", self.schema, block[1] if block else answer)
-        return "checking the schema took too long" if violation is None else violation
+        return f"checking the schema {STOPPED}" if violation is None else violation
 
 
 async def _ask(do: str, *arguments: Any) -> Any:

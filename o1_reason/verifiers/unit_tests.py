@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, VerifierError
 from ..mdp import Score, State, Usage
-from ..sandbox import Finished, Guest, Sandbox
+from ..sandbox import Finished, Guest, Sandbox, last_words
 from .critic_judge import together
 from .outcome import UNKNOWN
 from .unit_tests_inside import tests_in
@@ -127,8 +127,11 @@ class UnitTests:
                         at = number
                     elif number is not None:
                         faults[number] = text
+                    elif what == "ended" and at is None:
+                        told = last_words(await judge.stderr.read(10_000))
+                        raise VerifierError(f"the tests' process ended before the first test: {told}")
                     else:
-                        at, why = at if what == "gone" else None, text
+                        at, why = None if what == "failed" else at, text
                         break
                 else:
                     return
@@ -161,7 +164,7 @@ async def _told(judge: Guest, worker: Guest) -> tuple[str, int | None, str]:
             return "gone", None, "ended its process"
         await _pass_on(reply, judge)
     await judge.check()
-    return "gone", None, "ended the tests"
+    return "ended", None, "ended the tests"
 
 
 async def _line(guest: Guest) -> bytes:

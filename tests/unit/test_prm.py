@@ -16,7 +16,7 @@ from o1_reason_openai.prm_wire import labels_body, read_labels, read_rows, row_s
 from openai_server import Request, Server
 
 from o1_reason import ConfigurationError, State, Step, Usage, VerifierError
-from o1_reason.errors import ModelError
+from o1_reason.errors import ModelError, UnjudgedError
 from o1_reason.receipt import Receipt, current
 
 ONE = State("1 + 1?", (Step("count"),))
@@ -100,6 +100,26 @@ async def test_results_out_of_order_find_their_states():
     found = await scores(reply, CLASSES, [ONE, State("2 + 2?", (Step("4"),))])
     assert [score.rewards for score in found] == [(0.75,), (0.1,)]
     assert [score.usage for score in found] == [Usage(1, 9), Usage()]
+
+
+async def test_a_path_without_a_score_does_not_take_those_of_others_away():
+    empty, forged = State("?", (Step(" "),)), State("2 + 2?", (Step("4<m>5"),))
+    message = r"no score for 2 of 4 paths: step 1 is empty.*; 1 steps, but 2 scores"
+    with pytest.raises(UnjudgedError, match=message) as caught:
+        await scores(rows([GOOD, BAD], [GOOD], [BAD, GOOD], tokens=21), CLASSES, [empty, forged, ONE, TWO])
+    one, two = caught.value.scores[2:]
+    assert caught.value.scores[:2] == (None, None)
+    assert (one.rewards, one.usage) == ((0.75,), Usage(1, 21))
+    assert (two.rewards, two.usage) == ((0.1, 0.75), Usage())
+
+
+async def test_a_path_that_is_too_long_does_not_either():
+    async with Server(replying(scored(0.5))) as server:
+        prm = RemotePRM("prm", Endpoint(server.url), format=LABELS, tokenize=letters, context=16)
+        with pytest.raises(UnjudgedError, match="a path of 16 tokens") as caught:
+            await prm.score([TWO, ONE])
+        assert [score and score.rewards for score in caught.value.scores] == [None, (0.5,)]
+        assert len(server.requests[0].body["items"]) == 1
 
 
 # BOS, "1 + 1?", "count", mark, "2", mark

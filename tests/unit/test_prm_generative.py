@@ -8,6 +8,7 @@ from o1_reason_openai.prm_generative import LEAD, GenerativePRM, Judgement, read
 
 from o1_reason import ConfigurationError, State, Step, Usage, VerifierError
 from o1_reason.chat import Reply
+from o1_reason.errors import UnjudgedError
 
 STATE = State("What is 2 + 3 * 4?", (Step("3 * 4 = 12"), Step("2 + 12 = 15"), Step("So 15.", True, "15")))
 
@@ -122,8 +123,16 @@ async def test_without_every_steps_verdict_there_is_one_reward():
 
 @pytest.mark.parametrize("texts", [(), ("",), ("I cannot say.", r"\boxed{14}")])
 async def test_a_path_that_no_chain_judges_has_no_score(texts):
-    with pytest.raises(VerifierError, match=f"none of {len(texts)} judgements can be read.*Raise max_tokens"):
+    with pytest.raises(VerifierError, match=f"none of {len(texts)} judgements can be read.*raise max_tokens"):
         await GenerativePRM(Chains(*texts)).score([STATE])
+
+
+async def test_other_paths_keep_their_scores():
+    with pytest.raises(UnjudgedError, match=r"no score for 1 of 2 paths: .* has none") as caught:
+        await GenerativePRM(Chains(RIGHT)).score([State("1 + 1?"), STATE])
+    none, score = caught.value.scores
+    assert none is None
+    assert (score.rewards, score.usage) == ((1.0, 1.0, 1.0), Usage(1, 100, 50))
 
 
 @pytest.mark.parametrize("continues", [True, False])
@@ -147,7 +156,10 @@ async def test_a_candidate_cannot_write_its_own_verdict():
 
 async def test_the_bound_covers_all_chains_of_all_continuations():
     prm = GenerativePRM(Chains(), chains=3, max_tokens=100, step_tokens=7)
-    assert prm.bound(STATE, 4, 2) == Usage(4, 4 * (10 + 2 * 7), 4 * 3 * 100)
+    bound = prm.bound(STATE, 4, 2)
+    assert (bound.calls, bound.completion_tokens) == (4, 4 * 3 * 100)
+    longer = GenerativePRM(Chains(), chains=3, max_tokens=100, step_tokens=8).bound(STATE, 4, 2)
+    assert longer.prompt_tokens - bound.prompt_tokens == 4 * 2 * 4  # letters, at four a token
 
 
 def test_the_identity_names_all_that_changes_a_score():
