@@ -8,10 +8,10 @@ import shutil
 import sys
 import tempfile
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..errors import ConfigurationError, VerifierError
 from ..limits import Limit
@@ -21,6 +21,7 @@ Mechanism = Literal["bubblewrap", "namespaces", "subprocess"]
 FOLDER = "/box"  # the one that can be written to
 USERS = range(61184, 65520)  # root hands a program one of these ids, so that its processes are counted apart
 NOBODY = "65534"
+T = TypeVar("T")
 
 
 class Sandbox:
@@ -119,16 +120,18 @@ class Sandbox:
         os.set_blocking(ready, False)
         try:
             command = _command(mechanism, self._order(mechanism, folder, len(text), write))
+            options: dict[str, Any] = {"pass_fds": (write,), "env": {"LANG": "C.UTF-8"}, "start_new_session": True}
+            starting = loop.subprocess_exec(
+                lambda: Pipes(loop), *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, **options
+            )
             try:
-                transport, pipes = await loop.subprocess_exec(
-                    lambda: Pipes(loop),
-                    *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, pass_fds=(write,), env={"LANG": "C.UTF-8"},
-                    start_new_session=True,
-                )  # fmt: skip
+                (transport, pipes), cancelled = await _whole(starting)
             finally:
                 os.close(write)
             guest = Guest(pipes, transport, ready)
             try:
+                if cancelled:
+                    raise cancelled
                 guest.stdin.write(text)
                 yield guest
             finally:
@@ -168,6 +171,18 @@ class Sandbox:
                 "PATH": "/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0",
             },
         }  # fmt: skip
+
+
+async def _whole(call: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
+    """What `call` returns, and whether somebody tried to cancel it: asyncio loses a process that is half started."""
+    task = asyncio.ensure_future(call)
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return task.result(), cancelled
 
 
 def _command(mechanism: Mechanism, order: dict[str, Any]) -> list[str]:
