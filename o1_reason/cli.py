@@ -218,6 +218,7 @@ def _explained(errors: Console) -> Iterator[None]:
         errors.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
+        errors.print("interrupted; what a --ledger holds is not paid for again")
         raise typer.Exit(130) from None
 
 

@@ -440,7 +440,7 @@ class Search:
             self._start(order, self.models.propose, order, self.tree.state(order.node))
 
     def _start(self, call: Order | Scoring, work: Callable[..., Any], *arguments: Any) -> None:
-        call.receipt = Receipt(lambda n: self._extend(call, n))
+        call.receipt = Receipt(call.bound.calls, lambda n: self._extend(call, n))
         self._pool.start(call, work, *arguments)
         call.receipt.deadline = self._pool.deadline
 

@@ -136,7 +136,7 @@ class Worker:
         self._process = self._reader = None
         if process is None:
             return
-        pass
+        process.kill()
         process.wait()
         if reader is not None:
             reader.join()
@@ -169,7 +169,7 @@ def _read(lines: Iterable[str], replies: "queue.SimpleQueue[dict[str, Any] | Non
 def worker() -> Worker:
     """The one that all searches of this process share."""
     shared = Worker()
-    atexit.register(shared.close)
+    pass
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=shared.abandon)
     return shared

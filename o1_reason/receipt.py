@@ -9,21 +9,23 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from .errors import ModelError
 from .mdp import NOTHING, Usage
 
 
 class Receipt:
     """One call's bill so far.
 
-    `deadline` is a time of the running event loop, None where time is unlimited; `reserve(n)` sets n more calls
-    aside, if the budget has them.
+    `deadline` is a time of the running event loop, None where time is unlimited; `free` calls are set aside and not
+    yet made; `reserve(n)` sets n more aside, if the budget has them.
     """
 
-    __slots__ = ("deadline", "reserve", "usage")
+    __slots__ = ("deadline", "free", "reserve", "usage")
 
-    def __init__(self, reserve: Callable[[int], bool] = lambda n: True) -> None:
+    def __init__(self, free: int = 0, reserve: Callable[[int], bool] = lambda n: True) -> None:
         self.usage = NOTHING
         self.deadline: float | None = None
+        self.free = free
         self.reserve = reserve
 
 
@@ -46,6 +48,24 @@ def seconds_left() -> float | None:
 
 
 def more_calls(n: int) -> bool:
-    """Whether the budget allows `n` calls beyond the bound that was set aside; if so, they are set aside as well."""
+    """Whether the budget allows `n` calls beyond what was set aside; if so, they are set aside as well."""
     receipt = current.get()
-    return receipt is None or receipt.reserve(n)
+    if receipt is None:
+        return True
+    if not receipt.reserve(n):
+        return False
+    receipt.free += n
+    return True
+
+
+def take_call() -> None:
+    """To be called right before each request: one of the calls set aside, or else one more of the budget.
+
+    Raises ModelError where there is none; such a request must not be made.
+    """
+    receipt = current.get()
+    if receipt is None:
+        return
+    if receipt.free <= 0 and not more_calls(1):
+        raise ModelError("the budget has no call left for this request")
+    receipt.free -= 1

@@ -5,6 +5,7 @@ import asyncio
 from o1_reason import Budget, ConfigurationError, Score, State, Step, Usage
 from o1_reason.audit import Solution, Truth
 from o1_reason.errors import ModelError, UnjudgedError
+from o1_reason.receipt import charge
 
 FREE = Budget(concurrency=4)
 
@@ -47,12 +48,12 @@ class Reader:
         return scores
 
 
-def solutions(*rows):
+def solutions(*rows, separator=" "):
     """From rows (group, steps, right, key, labels); the last two may be missing."""
     found = []
     for line, (group, words, right, *more) in enumerate(rows, 1):
         key, labels = (*more, None, ())[:2] if len(more) < 2 else more
-        steps = [Step(word) for word in words.split()]
+        steps = [Step(word) for word in words.split(separator)]
         steps[-1] = Step(steps[-1].text, terminal=True, answer=key)
         state = State(f"q{group}", tuple(steps))
         found.append(Solution(state, Truth(line, str(group), key, key, None, right, tuple(labels or ()))))

@@ -14,7 +14,7 @@ from o1_reason.chat import Finish, Message, Reply, Sampling, covering, find_stop
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.limits import limit_of
 from o1_reason.mdp import Usage
-from o1_reason.receipt import charge
+from o1_reason.receipt import charge, take_call
 
 Prefix = Literal["none", "trailing", "continue"]
 _FINISH: Mapping[str, Finish] = {
@@ -113,6 +113,7 @@ class LangChainChat:
         return _reply(message, sampling, usage, prefix if self.prefix == "trailing" else None), usage
 
     async def _call(self, history: Sequence[BaseMessage], options: dict[str, Any]) -> AIMessage:
+        take_call()
         charge(Usage(calls=1))
         config: RunnableConfig = ensure_config()  # the callbacks of the run that this call is part of
         config = {**config, "tags": [*(config.get("tags") or []), "nostream"], "run_name": "o1-reason call"}

@@ -116,9 +116,13 @@ class OpenAIChat:
             replies = await self._request(messages, sampling, prefix, tally)
             if len(replies) < sampling.n:
                 self._n = False
-        missing = range(len(replies), sampling.n)
-        if missing and (not replies or more_calls(len(missing))):
-            replies += await self._singly(messages, sampling, prefix, tally, missing, warm=bool(replies))
+        if len(replies) < sampling.n:
+            try:
+                rest = range(len(replies), sampling.n)
+                replies += await self._singly(messages, sampling, prefix, tally, rest, warm=bool(replies))
+            except ModelError:
+                if not replies:
+                    raise
         return replies, tally.usage
 
     async def _singly(
@@ -170,13 +174,10 @@ class OpenAIChat:
         lenient = self._trims and bool(prefix)
         while True:
             optional = {k: v for k, v in self._optional(sampling, lenient).items() if k not in self._refused}
-            answer = Answer()
+            prompt = self._estimate(messages, prefix, self._ratio or 0.3)
 
-            async def send(client: AsyncOpenAI, optional: Mapping[str, Any] = optional) -> Answer:
-                nonlocal answer
-                answer = Answer()
-                known = self._estimate(messages, prefix, self._ratio or 0.3)
-                return await self._send(client, path, {**fixed, **optional}, sampling, answer, known, tally, begun)
+            async def send(client: AsyncOpenAI, body: dict[str, Any] = {**fixed, **optional}) -> Answer:  # noqa: B006
+                return await self._send(client, path, body, sampling, prompt, tally, begun)  # noqa: B023
 
             try:
                 answer = await self.endpoint.request(path, send, tally)
@@ -196,38 +197,45 @@ class OpenAIChat:
         return replies[: sampling.n]
 
     async def _send(
-        self, client: AsyncOpenAI, path: str, body: Mapping[str, Any], sampling: Sampling, answer: Answer, prompt: int,
-        tally: Tally, begun: Callable[[], None],
+        self, client: AsyncOpenAI, path: str, body: dict[str, Any], sampling: Sampling, prompt: int, tally: Tally,
+        begun: Callable[[], None],
     ) -> Answer:  # fmt: skip
-        """One attempt. What it cost is charged also if it is cancelled or breaks off."""
-        spent = False
+        """One attempt. What it cost is charged also if it breaks off or is cancelled: then the server may well have
+        read the prompt, of about `prompt` tokens."""
+        answer = Answer()
         try:
             if self._stream is False:
-                spent = True
-                answer.take(
-                    await self.endpoint._json(client, path, {k: v for k, v in body.items() if k != "stream_options"})
-                )
+                body.pop("stream_options", None)
+                answer.take(await self.endpoint.json(client, path, body))
             else:
-                met = 0  # characters at the time when all replies had met a stop string
-                async for chunk in self.endpoint.chunks(client, path, body):
-                    spent = True
-                    answer.take(chunk)
-                    begun()
-                    if met and answer.size() > met:  # the server does not heed it; one that does may yet send usage
-                        break
-                    if not met and self._past_stop(answer, sampling):
-                        met = answer.size()
-        except asyncio.CancelledError:
-            spent = True  # the server may well have read the prompt
+                await self._receive(client, path, body, sampling, answer, begun)
+        except (asyncio.CancelledError, openai.APITimeoutError):
+            self._charge(answer, prompt, tally)
             raise
-        finally:
-            if spent:
+        except Exception:
+            if answer.choices:
                 self._charge(answer, prompt, tally)
+            raise
+        self._charge(answer, prompt, tally)
         if not answer.choices:
             raise MalformedError("the reply holds no choices")
         if not answer.complete and not self._past_stop(answer, sampling):
             raise MalformedError("the reply broke off before its end")
         return answer
+
+    async def _receive(
+        self, client: AsyncOpenAI, path: str, body: dict[str, Any], sampling: Sampling, answer: Answer,
+        begun: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """The chunks of a stream, to its end or to where the server goes on past a stop string."""
+        met = 0  # characters at the time when all replies had met a stop string
+        async for chunk in self.endpoint.chunks(client, path, body):
+            answer.take(chunk)
+            begun()
+            if met and answer.size() > met:  # it does not heed the stop string; one that does may yet send usage
+                break
+            if not met and self._past_stop(answer, sampling):
+                met = answer.size()
 
     def _past_stop(self, answer: Answer, sampling: Sampling) -> bool:
         """All replies have met a stop string. An echo may hold some, so where there is one the server has to tell."""

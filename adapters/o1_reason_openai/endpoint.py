@@ -21,7 +21,7 @@ from tenacity.wait import wait_base, wait_random_exponential
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.limits import limit_of
 from o1_reason.mdp import NOTHING, Usage
-from o1_reason.receipt import charge, more_calls, seconds_left
+from o1_reason.receipt import charge, more_calls, seconds_left, take_call
 
 OPENAI = "https://api.openai.com/v1"
 T = TypeVar("T")
@@ -129,11 +129,12 @@ class Endpoint:
         """
 
         async def send(client: AsyncOpenAI) -> Any:
-            return await self._json(client, path, body)
+            return await self.json(client, path, body)
 
         return await self.request(path, send, tally or Tally())
 
-    async def _json(self, client: AsyncOpenAI, path: str, body: Mapping[str, Any]) -> Any:
+    async def json(self, client: AsyncOpenAI, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON reply of one attempt."""
         try:
             reply = await client.post(self.url(path), cast_to=object, body=dict(body))
         except ValueError as error:  # the SDK reads the body with the json module
@@ -176,6 +177,7 @@ class Endpoint:
     async def _attempt(self, send: Callable[[AsyncOpenAI], Awaitable[T]], tally: Tally) -> T:
         epoch = await self.limit.acquire()
         try:
+            take_call()
             tally.add(_CALL)
             async with asyncio.timeout(self.timeout):
                 result = await send(await self.client())

@@ -153,11 +153,6 @@ def _logprobs(data: Any) -> list[tuple[str, float, Mapping[str, float]]]:
     ]
 
 
-def _with(tops: dict[str, float], drawn: Mapping[str, Any]) -> dict[str, float]:
-    """The alternatives, with the token that was drawn, which may be none of the likeliest."""
-    return {drawn["token"]: drawn["logprob"], **tops} if tops else tops
-
-
 def _with(drawn: Mapping[str, Any], tops: dict[str, float]) -> dict[str, float]:
     """The alternatives, with the token that was drawn, which may be none of the likeliest."""
     return {drawn["token"]: drawn["logprob"], **tops} if tops else tops

@@ -55,7 +55,8 @@ def cost(audit: Audit) -> str:
     if use.cost_usd is not None:
         parts.append(f"${use.cost_usd / n:.2g}")
     if audit.cost.seconds is not None:
-        parts.append(f"{audit.cost.seconds:.2g} s of waiting")
+        seconds = audit.cost.seconds
+        parts.append(f"{seconds:.3g} s of waiting" if seconds >= 1 else f"{1000 * seconds:.2g} ms of waiting")
     paid = audit.cost.paid
     dollars = "" if paid.cost_usd is None else f", ${paid.cost_usd:.4f}"
     replayed = f", {audit.cost.replayed} solutions from the ledger" if audit.cost.replayed else ""
@@ -70,7 +71,7 @@ def trial_note(trial: Trial) -> str:
     if trial.fewer:
         note += f"{trial.fewer} questions have fewer than {trial.n} solutions and are left out. "
     note += f"Right and wrong ones to choose from: {trial.mixed} questions. "
-    if len(trial.in_sample) > 1:
+    if len({aggregate for _, aggregate, _ in trial.in_sample}) > 1:
         note += "The aggregation is chosen on other questions than it is measured on. "
     if trial.voted:
         note += "vote: by majority, weighted: by sums of scores. "

@@ -122,7 +122,7 @@ class Sandbox:
             command = _command(mechanism, self._order(mechanism, folder, len(text), write))
             options: dict[str, Any] = {"pass_fds": (write,), "env": {"LANG": "C.UTF-8"}, "start_new_session": True}
             starting = loop.subprocess_exec(
-                lambda: Pipes(loop), *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, **options
+                lambda: Pipes(loop, self.limits.output), *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, **options
             )
             try:
                 (transport, pipes), cancelled = await _whole(starting)

@@ -44,8 +44,8 @@ class Finished:
 class Pipes(SubprocessStreamProtocol):
     """A process's pipes as streams. `exited` is done when the process has ended, whoever still holds its pipes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(limit=MIB, loop=loop)
+    def __init__(self, loop: asyncio.AbstractEventLoop, line: int) -> None:
+        super().__init__(limit=line, loop=loop)
         self.exited: asyncio.Future[None] = loop.create_future()
 
     def process_exited(self) -> None:
@@ -75,9 +75,7 @@ class Guest:
         if not self.started():
             self.kill()
             told = told or await self.stderr.read(10_000)
-            raise VerifierError(
-                f"the sandbox did not start: {told[-500:].decode(errors='replace').strip() or 'no time'}"
-            )
+            raise VerifierError(f"the sandbox did not start: {last_words(told) or 'no time'}")
 
     def kill(self) -> None:
         """End it, and all that it has started."""

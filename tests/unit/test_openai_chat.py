@@ -506,15 +506,19 @@ async def test_no_retry_is_started_that_the_budget_has_no_call_for():
         assert len(server.requests) == 2
 
 
-async def test_a_budget_in_calls_holds_where_n_is_ignored():
+@pytest.mark.parametrize("calls", [1, 2, 5, 9])
+@pytest.mark.parametrize("strategy", ["best_of_n", "dvts"])
+async def test_a_budget_in_calls_holds_where_n_is_ignored_and_some_requests_fail(calls, strategy):
     async def one(request: Request) -> None:
-        await request.stream([["Answer:", " 7"]])
+        if len(server.requests) % 4 == 3:
+            await request.error(500, retry_after_ms="1")
+        else:
+            await request.stream([["Answer:", " 7"]])
 
-    for calls in (1, 2, 5, 9):
-        async with Server(one) as server:
-            result = await search("?", ChatPolicy(chat(server)), None, "best_of_n", Budget(max_calls=calls))
-            assert result.answer == "7"
-            assert len(server.requests) == result.usage.calls <= calls
+    async with Server(one) as server:
+        result = await search("?", ChatPolicy(chat(server)), None, strategy, Budget(max_calls=calls))
+        assert result.answer == "7"
+        assert len(server.requests) == result.usage.calls <= calls
 
 
 async def test_dollars_are_counted_where_a_price_is_known():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -151,7 +152,7 @@ async def test_no_file_of_the_machine_can_be_read(kind, tmp_path):
         "/etc/hostname",
         str(secret),
         __file__,
-        os.path.expanduser("~/.bashrc"),
+        "/root/.bashrc",
         "/root/.ssh",
         "/sys",
     ]
@@ -357,15 +358,15 @@ async def test_cancelling_a_run_ends_the_program_and_all_that_it_started(kind):
 async def test_cancelling_at_any_moment_leaves_nothing(kind):
     sandbox = boxed(kind)
     mark = f"moments-{os.getpid()}-{kind}"
-    before = set(os.listdir("/proc/self/fd"))
-    for delay in (0.0, 0.005, 0.01, 0.02, 0.04, 0.08):
-        task = asyncio.create_task(sandbox.run(f"'{mark}'\nimport time; time.sleep(600)"))
+    before = len(os.listdir("/proc/self/fd"))
+    for delay in (0.0, 0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16):
+        task = asyncio.create_task(sandbox.run(brood(mark) + "time.sleep(600)"))
         await asyncio.sleep(delay)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     assert await output(sandbox, "print(1)") == 1  # and every slot is free again
-    await until(lambda: set(os.listdir("/proc/self/fd")) <= before and not marked(box.FOLDER))
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before and not marked(mark))
 
 
 async def test_at_most_so_many_run_at_once(kind):
@@ -402,7 +403,9 @@ async def test_a_sandbox_that_leaks_is_found_out_and_not_used(monkeypatch, tmp_p
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/" + name)
     command = box._command
     monkeypatch.setattr(
-        box, "_command", lambda kind, order: command("subprocess", {**order, "enclose": False, "folder": str(tmp_path)})
+        box,
+        "_command",
+        lambda kind, order: command("subprocess", {**order, "enclose": False, "user": None, "folder": str(tmp_path)}),
     )
     with pytest.raises(ConfigurationError, match=r"/etc/passwd can be read.*other processes can be seen"):
         await Sandbox(WITHIN).run("print(1)")
@@ -467,7 +470,7 @@ async def test_trust_still_gives_a_clean_environment_and_a_folder_that_goes_away
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     program = "import json, os; open('witness', 'w').close(); print(json.dumps([os.getcwd(), list(os.environ)]))"
     folder, names = await output(boxed("subprocess"), program)
-    assert not Path(folder).exists()
+    assert os.path.basename(folder) not in os.listdir(tempfile.gettempdir())
     assert "OPENAI_API_KEY" not in names
 
 
