@@ -169,7 +169,7 @@ def _read(lines: Iterable[str], replies: "queue.SimpleQueue[dict[str, Any] | Non
 def worker() -> Worker:
     """The one that all searches of this process share."""
     shared = Worker()
-    pass
+    atexit.register(shared.close)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=shared.abandon)
     return shared

@@ -11,9 +11,7 @@ from o1_reason.chat_policy import ChatPolicy
 from o1_reason.errors import ConfigurationError
 from o1_reason.protocols import Verifier
 from o1_reason.resolve import build, check_empty, read_name
-from o1_reason.verifiers.critic import Critic
-from o1_reason.verifiers.critic_pairwise import PairwiseCritic
-from o1_reason.verifiers.critic_vote import VoteCritic
+from o1_reason.verifiers import Critic, PairwiseCritic, VoteCritic
 
 from .chat import LangChainChat
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from o1_reason.errors import ConfigurationError, UnjudgedError, VerifierError
 from o1_reason.mdp import NOTHING, Score, State, Usage
 from o1_reason.receipt import more_calls
-from o1_reason.verifiers.critic_judge import together
+from o1_reason.verifiers.critics.judge import together
 
 from .endpoint import Endpoint, Tally
 from .prm_formats import PRMFormat, Route, find_format

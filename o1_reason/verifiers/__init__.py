@@ -1,6 +1,22 @@
-"""Verifiers that need no model of their own: checks of the answer, critics over any chat model, combinations."""
+"""Checks of the answer, critics over any chat model, and verifiers made of verifiers."""
 
-from .combine import Gate
+from .combine import Cascade, Gate, Mean, Product
+from .critics import Critic, PairwiseCritic, VoteCritic
 from .outcome import ExactMatch, JSONSchema, MathEquivalence, NumericTolerance, Regex
+from .unit_tests import UnitTests
 
-__all__ = ["ExactMatch", "Gate", "JSONSchema", "MathEquivalence", "NumericTolerance", "Regex"]
+__all__ = [
+    "Cascade",
+    "Critic",
+    "ExactMatch",
+    "Gate",
+    "JSONSchema",
+    "MathEquivalence",
+    "Mean",
+    "NumericTolerance",
+    "PairwiseCritic",
+    "Product",
+    "Regex",
+    "UnitTests",
+    "VoteCritic",
+]

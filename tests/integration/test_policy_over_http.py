@@ -118,7 +118,7 @@ async def test_the_assistants_text_is_continued_in_chat_as_in_raw_completions(
 async def test_the_same_search_with_both_adapters(policy_server: str, request: pytest.FixtureRequest) -> None:
     langchain_openai = pytest.importorskip("langchain_openai")
     prefix = prefix_of(name(request))
-    # What its cache holds changes the last digits of llama.cpp's log-probabilities; a stream has one token more of them.
+    # What llama.cpp has cached changes last digits of log-probabilities, and a stream has one token more of them.
     extra = {"cache_prompt": False, "id_slot": 0} if name(request) == "llama_server" else {}
     ours = OpenAIChat(
         servers.MODEL, Endpoint(policy_server, concurrency=1), prefix=prefix, n=False, stream=False, extra=extra

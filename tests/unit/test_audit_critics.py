@@ -7,8 +7,8 @@ from judges import ScriptedChat, blocks, sum_holds
 from readers import FREE, solutions
 
 from o1_reason.audit import audit_verifier
-from o1_reason.verifiers.critic import Critic
-from o1_reason.verifiers.critic_vote import VoteCritic
+from o1_reason.verifiers import Critic
+from o1_reason.verifiers.critics.vote import VoteCritic
 
 SUMS = [("1 + 2 = 3", True, "3"), ("1 + 2 = 4", False, "4"), ("1 + 2 = 5", False, "5"), ("1 + 2 = 6", False, "6")]
 EASY = [("1 + 2 = 3", True, "3"), ("2 + 1 = 3", True, "3"), ("1 + 2 = 5", False, "5")]

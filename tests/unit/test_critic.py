@@ -12,7 +12,7 @@ from o1_reason import BeamSearch, BestOfN, Budget, ConfigurationError, State, St
 from o1_reason.errors import ModelError, UnjudgedError
 from o1_reason.mdp import Usage
 from o1_reason.testing import ScriptedPolicy, check_verifier
-from o1_reason.verifiers.critic import Critic
+from o1_reason.verifiers import Critic
 
 SUM = State("What is 1 + 2 + 3?", (Step("1 + 2 = 3"),))
 TWO = SUM + Step("3 + 3 = 6", terminal=True, answer="6")
@@ -213,7 +213,7 @@ async def test_instructions_and_the_form_of_the_reply_stand_before_and_after_the
 
 
 def test_the_answer_of_a_step_is_shown_even_if_its_text_does_not_hold_it():
-    from o1_reason.verifiers.critic_prompts import steps
+    from o1_reason.verifiers.critics.prompts import steps
 
     assert "| Answer: 6\n" in steps([Step("", terminal=True, answer="6")])
 

@@ -10,8 +10,8 @@ from o1_reason.chat import Reply
 from o1_reason.errors import UnjudgedError
 from o1_reason.mdp import Usage
 from o1_reason.testing import ScriptedPolicy
-from o1_reason.verifiers.critic_pairwise import PairwiseCritic, pairs
-from o1_reason.verifiers.critic_vote import VoteCritic
+from o1_reason.verifiers.critics.pairwise import PairwiseCritic, pairs
+from o1_reason.verifiers.critics.vote import VoteCritic
 
 START = State("How good?", (Step("begin"),))
 

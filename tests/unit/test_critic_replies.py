@@ -7,9 +7,9 @@ from judges import ScriptedChat
 
 from o1_reason import State, Step
 from o1_reason.chat import Reply
-from o1_reason.verifiers.critic import Critic
-from o1_reason.verifiers.critic_judge import UnjudgedError
-from o1_reason.verifiers.critic_replies import UnreadableError, fraction, probabilities, read_object
+from o1_reason.verifiers import Critic
+from o1_reason.verifiers.critics.judge import UnjudgedError
+from o1_reason.verifiers.critics.replies import UnreadableError, fraction, probabilities, read_object
 
 TWO = State("What is 1 + 2 + 3?", (Step("1 + 2 = 3"), Step("3 + 3 = 6", terminal=True, answer="6")))
 GOOD = '{"critique": "fine", "verdict": "yes", "score": 8}'

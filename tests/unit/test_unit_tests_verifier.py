@@ -70,7 +70,7 @@ async def test_a_case_needs_a_good_end_as_well_as_the_right_words(sandbox):
 
 
 async def test_cases_that_hang_or_flood_fail_with_the_reason(sandbox):
-    verifier = UnitTests(DOUBLE, sandbox=short(sandbox, seconds=1.0, output=1000), partial=True)
+    verifier = UnitTests(DOUBLE, sandbox=short(sandbox, seconds=3.0, output=1000), partial=True)
     assert await judged(verifier, "if input() == '1':\n    print(2)\nelse:\n    import time; time.sleep(99)") == (
         0.5,
         "1 of 2 tests passed; failed: case 2 (took too long)",
@@ -250,7 +250,7 @@ async def test_a_value_too_deep_for_its_process_fails_its_test_alone(sandbox):
 async def test_a_test_that_ends_or_hangs_the_program_fails_alone(sandbox):
     tests = "def test_a(): assert f(0) == 0\ndef test_b(): f(1)\ndef test_c(): f(2)\ndef test_d(): assert f(3) == 3"
     code = "import os, time\ndef f(x):\n    if x == 1: os._exit(0)\n    if x == 2: time.sleep(99)\n    return x"
-    assert await judged(UnitTests(tests, sandbox=short(sandbox, seconds=1.5), partial=True), code) == (
+    assert await judged(UnitTests(tests, sandbox=short(sandbox, seconds=3.0), partial=True), code) == (
         0.5,
         "2 of 4 tests passed; failed: test_b (ended its process, or said too much), test_c (took too long)",
     )
@@ -275,7 +275,7 @@ async def test_a_program_that_does_not_load_fails_everything_at_once(sandbox, mo
         return start(self, *programs)
 
     monkeypatch.setattr(Sandbox, "start", counted)
-    reward, critique = await judged(UnitTests(SQUARE, sandbox=short(sandbox, seconds=1.5), partial=True), code)
+    reward, critique = await judged(UnitTests(SQUARE, sandbox=short(sandbox, seconds=3.0), partial=True), code)
     assert reward == 0.0
     assert critique.startswith("0 of 4 tests passed; failed: assert on line 3 (")
     assert fault in critique or (fault == "SystemExit" and "(Exception)" in critique)

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..chat import Chat, Reply
-from ..errors import ConfigurationError
-from ..mdp import Score, State, Usage
-from .critic_judge import Heard, Judge, all_judged, remark, together
-from .critic_prompts import Prompt, cache_key, example, problem, rules, schema, steps
-from .critic_replies import Node, UnreadableError, Value, fraction, probabilities, read_object, text_of, word
+from ...chat import Chat, Reply
+from ...errors import ConfigurationError
+from ...mdp import Score, State, Usage
+from .judge import Heard, Judge, all_judged, remark, together
+from .prompts import Prompt, cache_key, example, problem, rules, schema, steps
+from .replies import Node, UnreadableError, Value, fraction, probabilities, read_object, text_of, word
 
 TOP = 10  # of the scale
 VERDICTS = {

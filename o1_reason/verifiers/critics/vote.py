@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from ..chat import Chat
-from ..errors import ConfigurationError
-from ..mdp import NOTHING, Score, State, Usage
-from .critic_compare import LABELS, Choice, Comparing, Standing, order, rivals, settle
-from .critic_judge import Heard, Judge, together
+from ...chat import Chat
+from ...errors import ConfigurationError
+from ...mdp import NOTHING, Score, State, Usage
+from .compare import LABELS, Choice, Comparing, Standing, order, rivals, settle
+from .judge import Heard, Judge, together
 
 T = TypeVar("T")
 _BEST = """\

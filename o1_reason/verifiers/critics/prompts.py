@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..chat import Message
-from ..mdp import State, Step
+from ...chat import Message
+from ...mdp import State, Step
 
 RULES = """\
 You judge the work of others on a problem.

@@ -6,12 +6,12 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from ..chat import Chat, Reply, Sampling
-from ..errors import ConfigurationError, UnjudgedError
-from ..mdp import NOTHING, Score, State, Step, Usage
-from ..receipt import more_calls
-from .critic_prompts import Prompt
-from .critic_replies import UnreadableError
+from ...chat import Chat, Reply, Sampling
+from ...errors import ConfigurationError, UnjudgedError
+from ...mdp import NOTHING, Score, State, Step, Usage
+from ...receipt import more_calls
+from .prompts import Prompt
+from .replies import UnreadableError
 
 T = TypeVar("T")
 _HEAD = 120  # characters of a reply that an error shows

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..chat import Reply
-from ..mdp import Score, State
-from .critic_judge import Heard, Judge, all_judged, remark
-from .critic_prompts import Prompt, cache_key, example, problem, rules, schema, shared_steps, steps
-from .critic_replies import probabilities, read_object, text_of, word
+from ...chat import Reply
+from ...mdp import Score, State
+from .judge import Heard, Judge, all_judged, remark
+from .prompts import Prompt, cache_key, example, problem, rules, schema, shared_steps, steps
+from .replies import probabilities, read_object, text_of, word
 
 LABELS = "ABCDEFGHIJ"
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from itertools import combinations
 
-from ..chat import Chat
-from ..errors import ConfigurationError
-from ..mdp import NOTHING, Score, State, Usage
-from .critic import Critic, mean
-from .critic_compare import Choice, Comparing, Standing, order, rivals, settle
-from .critic_judge import Heard, Judge, together
+from ...chat import Chat
+from ...errors import ConfigurationError
+from ...mdp import NOTHING, Score, State, Usage
+from .compare import Choice, Comparing, Standing, order, rivals, settle
+from .judge import Heard, Judge, together
+from .score import Critic, mean
 
 _BETTER = """\
 Two candidates go on from the same beginning of a solution, or solve the problem from its start.
