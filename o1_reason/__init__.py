@@ -19,7 +19,9 @@ from .tree import Node, Tree
 from .verifiers import Gate
 
 if TYPE_CHECKING:
+    from .chat_model import ChatReasoner
     from .graph import create_reasoner
+    from .tools import reasoning_tool
 
 __version__ = "0.1.0"
 
@@ -30,6 +32,7 @@ __all__ = [
     "BestOfN",
     "Budget",
     "ChainOfThought",
+    "ChatReasoner",
     "ConfigurationError",
     "DepthFirst",
     "Expansion",
@@ -55,10 +58,12 @@ __all__ = [
     "Verifier",
     "VerifierError",
     "create_reasoner",
+    "reasoning_tool",
     "search",
 ]
 
-_LAZY = {"create_reasoner": ".graph"}  # what needs LangGraph is imported when it is first used
+# What needs LangGraph or LangChain is imported when it is first used.
+_LAZY = {"ChatReasoner": ".chat_model", "create_reasoner": ".graph", "reasoning_tool": ".tools"}
 
 
 def __getattr__(name: str) -> Any:

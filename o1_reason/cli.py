@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from .driver import search
 from .errors import ConfigurationError, O1ReasonError
 from .resolve import adapters, resolve_policy, resolve_strategy, resolve_verifier
 from .result import Result
+from .settings import with_defaults, with_options
 from .show import TreeView
 from .strategies import STRATEGIES
 
@@ -31,6 +32,48 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
+
+
+class LogLevel(StrEnum):
+    warning = "warning"
+    info = "info"
+    debug = "debug"
+
+
+# Options that several commands have.
+PolicyName = Annotated[
+    str, typer.Option("--policy", "-p", help="Adapter that proposes steps, ADAPTER:MODEL?setting=value&...")
+]
+VerifierName = Annotated[
+    str | None,
+    typer.Option(
+        "--verifier",
+        "-v",
+        help='Adapter that scores steps; "none" for none, which is also the default with another policy than the '
+        'embedded one. "embedded" is the reward model alone.',
+    ),
+]
+StrategyName = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        "-s",
+        help=f"One of {', '.join(STRATEGIES)}. Default: beam with a verifier, self_consistency without.",
+    ),
+]
+StrategyOptions = Annotated[
+    list[str] | None, typer.Option("--option", "-o", help="A setting of the strategy, NAME=VALUE; repeatable.")
+]
+MostTokens = Annotated[int | None, typer.Option("--budget-tokens", help="Most tokens, prompts included.", min=0)]
+MostCalls = Annotated[int | None, typer.Option("--budget-calls", help="Most model calls.", min=0)]
+MostSeconds = Annotated[float | None, typer.Option("--budget-seconds", help="Most seconds.", min=0)]
+MostDollars = Annotated[float | None, typer.Option("--budget-usd", help="Most dollars.", min=0)]
+MostNodes = Annotated[int, typer.Option("--budget-nodes", help="Most nodes of the tree.", min=0)]
+CallsAtOnce = Annotated[int, typer.Option("--concurrency", help="Model calls in flight at once.", min=1)]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same search.")]
+LedgerFile = Annotated[
+    str | None, typer.Option("--ledger", help="SQLite file of finished calls: none is ever paid twice.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -63,46 +106,27 @@ Exit code: 0 answered, 1 not answered, 2 wrong usage."""
 )
 def solve(
     question: Annotated[str, typer.Argument(help="The question; for the embedded reasoner an arithmetic puzzle.")],
-    policy: Annotated[
-        str, typer.Option("--policy", "-p", help="Adapter that proposes steps, ADAPTER:MODEL?setting=value&...")
-    ] = "embedded",
-    verifier: Annotated[
-        str | None,
-        typer.Option(
-            "--verifier",
-            "-v",
-            help='Adapter that scores steps; "none" for none, which is also the default with another policy than the '
-            'embedded one. "embedded" is the reward model alone.',
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy",
-            "-s",
-            help=f"One of {', '.join(STRATEGIES)}. Default: beam with a verifier, self_consistency without.",
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="A setting of the strategy, NAME=VALUE; repeatable.")
-    ] = None,
-    budget_tokens: Annotated[int | None, typer.Option(help="Most tokens, prompts included.", min=0)] = None,
-    budget_calls: Annotated[int | None, typer.Option(help="Most model calls.", min=0)] = None,
-    budget_seconds: Annotated[float | None, typer.Option(help="Most seconds.", min=0)] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Most dollars.", min=0)] = None,
-    budget_nodes: Annotated[int, typer.Option(help="Most nodes of the tree.", min=0)] = 4096,
-    concurrency: Annotated[int, typer.Option(help="Model calls in flight at once.", min=1)] = 16,
-    seed: Annotated[int, typer.Option(help="Same seed, same search.")] = 0,
-    ledger: Annotated[str | None, typer.Option(help="SQLite file of finished calls: none is ever paid twice.")] = None,
+    policy: PolicyName = "embedded",
+    verifier: VerifierName = None,
+    strategy: StrategyName = None,
+    option: StrategyOptions = None,
+    budget_tokens: MostTokens = None,
+    budget_calls: MostCalls = None,
+    budget_seconds: MostSeconds = None,
+    budget_usd: MostDollars = None,
+    budget_nodes: MostNodes = 4096,
+    concurrency: CallsAtOnce = 16,
+    seed: Seed = 0,
+    ledger: LedgerFile = None,
     tree: Annotated[bool, typer.Option("--tree", help="Show the whole search, not only the answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    page: Annotated[
+        Path | None, typer.Option("--view", help="Write a page to explore the search in, too.", dir_okay=False)
+    ] = None,
 ) -> None:
     """Search for the answer to a question, and show how it was found and what it cost."""
     errors = Console(stderr=True)
-    if verifier is None:
-        verifier = "embedded:prm+rules" if policy == "embedded" else "none"
-    if strategy is None:
-        strategy = "self_consistency" if verifier == "none" else "beam"
+    verifier, strategy = with_defaults(policy, verifier, strategy)
     budget = Budget(
         max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
         max_nodes=budget_nodes, concurrency=concurrency,
@@ -110,11 +134,12 @@ def solve(
     view = TreeView()
     started = time.monotonic()
     with _explained(errors):
+        _check_folder(page)
         work = search(
             question,
             resolve_policy(policy),
-            None if verifier == "none" else resolve_verifier(verifier),
-            _configured(resolve_strategy(strategy), option or []),
+            resolve_verifier(verifier),
+            with_options(resolve_strategy(strategy), option or []),
             budget,
             seed=seed,
             ledger=ledger,
@@ -126,7 +151,11 @@ def solve(
         )  # fmt: skip
         with live:
             result = asyncio.run(work)
-    seconds = time.monotonic() - started
+        seconds = time.monotonic() - started
+        if page is not None:
+            from .view import read, render
+
+            page.write_text(render(read(_data(result, seconds, True))), encoding="utf-8")
     answered = result.answer is not None and result.confidence != 0
     if as_json:
         sys.stdout.write(json.dumps(_data(result, seconds, tree), ensure_ascii=False) + "\n")
@@ -174,9 +203,9 @@ def audit(
         typer.Option(help="A step counts as wrong below it; else cross-validated.", min=0, max=1),
     ] = None,
     budget_tokens: Annotated[int | None, typer.Option(help="Most tokens; what the ledger has is free.", min=0)] = None,
-    budget_calls: Annotated[int | None, typer.Option(help="Most model calls.", min=0)] = None,
-    budget_seconds: Annotated[float | None, typer.Option(help="Most seconds.", min=0)] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Most dollars.", min=0)] = None,
+    budget_calls: MostCalls = None,
+    budget_seconds: MostSeconds = None,
+    budget_usd: MostDollars = None,
     concurrency: Annotated[int, typer.Option(help="Verifier calls in flight at once.", min=1)] = 16,
     seed: Annotated[int, typer.Option(help="Of folds, resamples and random orders.")] = 0,
     ledger: Annotated[str | None, typer.Option(help="SQLite file of finished calls: run again to go on.")] = None,
@@ -188,8 +217,7 @@ def audit(
 
     errors = Console(stderr=True)
     with _explained(errors):
-        if html is not None and not html.absolute().parent.is_dir():
-            raise ConfigurationError(f"there is no folder {html.parent} to write {html.name} to; make it first")
+        _check_folder(html)
         budget = Budget(
             max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
             max_nodes=None, concurrency=concurrency,
@@ -204,6 +232,122 @@ def audit(
         sys.stdout.write(json.dumps(found.to_data(), ensure_ascii=False) + "\n")
     else:
         Console(highlight=False).print(terminal.render(found))
+
+
+@app.command(
+    epilog="""Examples:
+
+    o1-reason serve
+
+    o1-reason serve --policy openai:gpt-5-mini --budget-usd 0.05 --port 9000
+
+    O1_REASON_API_KEYS="key1 key2" o1-reason serve --models models.toml --host 0.0.0.0
+
+Then any OpenAI client works with base_url http://127.0.0.1:8000/v1 and the model reasoner/embedded. The budget is that
+of one request, and the most a request may ask for. docs/serve.md tells the rest."""
+)
+def serve(
+    policy: PolicyName = "embedded",
+    verifier: VerifierName = None,
+    strategy: StrategyName = None,
+    option: StrategyOptions = None,
+    name: Annotated[str | None, typer.Option(help="Serve it as reasoner/NAME; else after the policy.")] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of several models, in place of the options above.", envvar="O1_REASON_MODELS"),
+    ] = None,
+    budget_tokens: MostTokens = None,
+    budget_calls: MostCalls = None,
+    budget_seconds: MostSeconds = 300,
+    budget_usd: MostDollars = None,
+    budget_nodes: MostNodes = 4096,
+    concurrency: CallsAtOnce = 16,
+    seed: Seed = 0,
+    ledger: LedgerFile = None,
+    host: Annotated[str, typer.Option(help="Address; any but a loopback one needs API keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: one that is free.", min=0, max=65535)] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeatable; in the environment separated by blanks.", envvar="O1_REASON_API_KEYS"),
+    ] = None,
+    searches: Annotated[int, typer.Option(help="Searches at once.", min=1)] = 8,
+    queue: Annotated[int, typer.Option(help="Searches that may wait; beyond them 429.", min=0)] = 64,
+    body_bytes: Annotated[int, typer.Option(help="Most bytes of a request's body.", min=1)] = 1 << 20,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="Web origin that may call; repeatable.")] = None,
+    grace: Annotated[float, typer.Option(help="Seconds that running searches have to end on SIGTERM.", min=0)] = 30,
+    log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.info,
+) -> None:
+    """Serve the reasoner by OpenAI's chat completions API."""
+    from .serve import models as served
+    from .serve import server
+
+    budget = Budget(
+        max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
+        max_nodes=budget_nodes, concurrency=concurrency,
+    )  # fmt: skip
+    with _explained(Console(stderr=True)):
+        if models is not None:
+            offered = served.load(models, budget)
+        else:
+            verifier, strategy = with_defaults(policy, verifier, strategy)
+            searching = with_options(resolve_strategy(strategy), option or [])
+            offered = [served.build(policy, verifier, searching, budget, name)]
+        server.run(
+            offered, host=host, port=port, grace=grace, seed=seed, ledger=ledger, log_level=log_level.value,
+            keys=tuple(api_key or ()), searches=searches, queue=queue, body_bytes=body_bytes,
+            cors_origins=tuple(cors_origin or ()),
+        )  # fmt: skip
+
+
+@app.command(
+    "view",
+    epilog="""Examples:
+
+    o1-reason solve "4 5 6 10" --strategy mcts --json --tree > RESULT.json
+
+    o1-reason view RESULT.json --open
+
+    o1-reason view RESULT.json --mermaid
+
+Exit code: 0 done, 1 the file could not be read or written, 2 wrong usage.""",
+)
+def picture(
+    file: Annotated[Path, typer.Argument(help="What solve --json --tree printed.", exists=True, dir_okay=False)],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The page; else FILE with the ending .html.", dir_okay=False)
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart; no page.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Print the tree as text; no page.")] = False,
+) -> None:
+    """Draw the tree of a search: a page to explore it in, complete in itself, with no network."""
+    from .view import flowchart, load, render
+
+    with _explained(Console(stderr=True)):
+        if (out is not None or open_page) + mermaid + text > 1:
+            raise ConfigurationError("--mermaid and --text print and make no page; give one of them, or -o and --open")
+        found = load(file)
+        if mermaid:
+            sys.stdout.write(flowchart(found))
+        elif text:
+            view = TreeView()
+            for event in found.events():
+                view.event(event)
+            Console(highlight=False).print(view.render(found.chosen))
+        else:
+            page = out or file.with_suffix(".html")
+            _check_folder(page)
+            if page.exists() and page.samefile(file):
+                raise ConfigurationError(f"the page would replace {file}; name another file with -o")
+            page.write_text(render(found), encoding="utf-8")
+            typer.echo(f"wrote {page}")
+            if open_page:
+                typer.launch(page.absolute().as_uri())
+
+
+def _check_folder(file: Path | None) -> None:
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ConfigurationError(f"there is no folder {file.parent} to write {file.name} to; make it first")
 
 
 @contextmanager
@@ -227,26 +371,6 @@ def list_adapters() -> None:
     """List the adapters that --policy and --verifier can name."""
     for name in adapters():
         typer.echo(name)
-
-
-def _configured(strategy: Any, options: list[str]) -> Any:
-    """The strategy with NAME=VALUE settings applied; raises ConfigurationError for what it does not have."""
-    known = {field.name for field in fields(strategy)}
-    changes: dict[str, Any] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals or name not in known:
-            raise ConfigurationError(
-                f"{option!r} is no setting of {type(strategy).__name__}; settings: {', '.join(sorted(known))}"
-            )
-        try:
-            changes[name] = json.loads(value)
-        except ValueError:
-            changes[name] = value
-    try:
-        return replace(strategy, **changes)
-    except TypeError as error:
-        raise ConfigurationError(f"{', '.join(options)}: {error}") from error
 
 
 def _print(result: Result, seconds: float, view: TreeView | None, answered: bool) -> None:

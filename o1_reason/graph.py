@@ -8,21 +8,13 @@ cancelled. What the state holds is the search's log, written as deltas; a resume
 been ordered but not harvested are ordered again (a ledger answers those that had finished).
 """
 
-import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import (
-    AIMessage,
-    AnyMessage,
-    BaseMessage,
-    HumanMessage,
-    convert_to_messages,
-    convert_to_openai_messages,
-)
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.channels import UntrackedValue
 from langgraph.config import get_stream_writer
@@ -35,9 +27,11 @@ from typing_extensions import TypedDict
 from .budget import Budget
 from .engine import Record, Search
 from .errors import ConfigurationError
-from .ledger import Ledger, identity_of, resolve_ledger
+from .ledger import Ledger, resolve_ledger
+from .loop import Loop
+from .messages import answered, asked, not_found, usage_data
+from .parts import resolve_parts
 from .protocols import Policy, Strategy, Verifier
-from .resolve import resolve_policy, resolve_strategy, resolve_verifier
 from .result import Result
 
 
@@ -88,7 +82,7 @@ class ReasonerState(ReasonerInput, ReasonerOutput, total=False):
 class _Live:
     """A search under way, and the loop its calls live on (None: the caller's own)."""
 
-    def __init__(self, search: Search, loop: "_Loop | None") -> None:
+    def __init__(self, search: Search, loop: Loop | None) -> None:
         self.search = search
         self.loop = loop
 
@@ -97,30 +91,6 @@ class _Live:
             self.loop.close(self.search.close())
         else:
             self.search.cancel()
-
-
-class _Loop:
-    """An event loop on a thread of its own, for callers without one (`invoke`, also inside a running loop)."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="o1-reason", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:  # KeyboardInterrupt in the waiting thread included
-            future.cancel()
-            raise
-
-    def close(self, last: Coroutine[Any, Any, Any]) -> None:
-        self.run(last)
-        self.run(self._loop.shutdown_asyncgens())  # adapters close their connections by it
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 class _Runs(BaseCallbackHandler):
@@ -172,7 +142,7 @@ class _Node(Runnable[ReasonerState, Any]):
         return await self._step(live.search, get_stream_writer())
 
     def invoke(self, input: ReasonerState, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        live = self._runs.live(config or {}, lambda: _Live(self._open(input), _Loop()))
+        live = self._runs.live(config or {}, lambda: _Live(self._open(input), Loop()))
         assert live.loop is not None
         return live.loop.run(self._step(live.search, get_stream_writer()))
 
@@ -243,12 +213,8 @@ def create_reasoner(
 
     Raises ConfigurationError for what cannot work; the run raises PolicyError or VerifierError if no call succeeded.
     """
-    parts = resolve_policy(policy), resolve_verifier(verifier), resolve_strategy(strategy)
+    parts = resolve_parts(policy, verifier, strategy, ledger)
     book = resolve_ledger(ledger)
-    if book is not None:
-        identity_of(parts[0], "policy")
-        if parts[1] is not None:
-            identity_of(parts[1], "verifier")
 
     def open_search(state: ReasonerState) -> Search:
         return _open(state, *parts, budget, seed, book)
@@ -277,7 +243,7 @@ def _open(
     ledger: Ledger | None,
 ) -> Search:
     """A new search, or the one that the state's log tells of, as far as it got."""
-    question, context = _question(state)
+    question, context = asked(state.get("messages") or [], state.get("question"))
     search = Search(question, policy, verifier, strategy, budget, context=context, seed=seed, ledger=ledger, log=[])
     start: Record = ["start", question, list(context), seed]
     log: list[Record] = state.get("log") or []
@@ -288,65 +254,14 @@ def _open(
     return search
 
 
-def _question(state: ReasonerState) -> tuple[str, tuple[dict[str, Any], ...]]:
-    messages: list[BaseMessage] = convert_to_messages(state.get("messages") or [])
-    question = state.get("question")
-    if question is not None:
-        return question, tuple(_plain(message) for message in messages)
-    last = next((i for i in reversed(range(len(messages))) if isinstance(messages[i], HumanMessage)), None)
-    if last is None:
-        raise ConfigurationError('the input needs a "question", or "messages" with a human message')
-    asked = messages[last]
-    context = [_plain(message) for i, message in enumerate(messages) if i != last]
-    pictures = [part for part in _parts(asked) if part.get("type") != "text"]
-    if pictures:  # the question is text; what else it holds stands right before it
-        context.append(_plain(HumanMessage(content=pictures)))  # type: ignore[arg-type]
-    return str(asked.text), tuple(context)
-
-
-def _plain(message: BaseMessage) -> dict[str, Any]:
-    """As chat completions have it, tool calls included; what a model thought aloud in an earlier turn is left out."""
-    spoken = [part for part in _parts(message) if part.get("type") not in ("reasoning", "thinking")]
-    if isinstance(message.content, list):
-        message = message.model_copy(update={"content": spoken})
-    plain = convert_to_openai_messages(message)
-    assert isinstance(plain, dict)
-    return plain
-
-
-def _parts(message: BaseMessage) -> list[dict[str, Any]]:
-    if isinstance(message.content, str):
-        return []
-    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in message.content]
-
-
 def _output(result: Result) -> dict[str, Any]:
-    total, policy = result.usage, result.policy_usage
-    blocks: list[dict[str, Any]] = []
-    if result.text:
-        blocks.append({"type": "reasoning", "reasoning": result.text})
-    text = result.answer if result.answer is not None else f"No answer was found ({result.stop})."
-    blocks.append({"type": "text", "text": text})
-    message = AIMessage(
-        content=blocks,  # type: ignore[arg-type]
-        usage_metadata={
-            "input_tokens": total.prompt_tokens,
-            "output_tokens": total.completion_tokens,
-            "total_tokens": total.tokens,
-            "output_token_details": {"reasoning": policy.completion_tokens},
-        },
-        response_metadata={"output_version": "v1", "model_provider": "o1_reason", "model_name": "reasoner"},
-    )
+    text = result.answer if result.answer is not None else not_found(result)
     return {
-        "messages": [message],
+        "messages": [answered(result, text, "reasoner", reasoning=result.text)],
         "answer": result.answer,
         "confidence": result.confidence,
         "stop": result.stop,
-        "usage": {
-            **total.to_data(),
-            "policy": policy.to_data(),
-            "verifier": result.verifier_usage.to_data(),
-        },
+        "usage": usage_data(result),
         "ranking": [list(entry) for entry in result.ranking],
         "tree": result.tree.to_data(),
     }

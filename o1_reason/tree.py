@@ -306,6 +306,28 @@ class Tree:
                 tree._close(node)
         return tree
 
+    # Pictures, drawn by `view`.
+
+    def to_html(self, chosen: int | None = None) -> str:
+        """A page to explore the tree in, complete in itself.
+
+        `chosen` is the leaf of the best path, as `Result.node`; without it, the finished node with the best reward.
+        """
+        from .view import read, render
+
+        return render(read(self.to_data(), chosen))
+
+    def to_mermaid(self, chosen: int | None = None, limit: int = 100) -> str:
+        """A Mermaid flowchart of the best path and the oldest nodes, `limit` in all."""
+        from .view import flowchart, read
+
+        return flowchart(read(self.to_data(), chosen), limit)
+
+    def _repr_html_(self) -> str:
+        from .view import frame
+
+        return frame(self.to_html())
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tree) and self.to_data() == other.to_data()
 

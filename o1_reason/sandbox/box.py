@@ -182,6 +182,8 @@ async def _whole(call: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledErro
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
+    if cancelled and task.exception():
+        raise cancelled
     return task.result(), cancelled
 
 

@@ -34,7 +34,6 @@ ALLOW, KILL, REFUSE, UNKNOWN = 0x7FFF0000, 0x80000000, 0x50001, 0x50026  # EPERM
 
 
 def main(order: dict[str, Any]) -> None:
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if order["enclose"]:
         enclose(order)
     os.chdir(order["folder"])

@@ -6,7 +6,8 @@ import socket
 
 def look(outside: list[str]) -> str:
     """What is wrong; empty if nothing is. `outside`: two files not to be seen, and folders not to be written to."""
-    faults = [f"{path} can be read" for path in outside[:2] if os.path.exists(path)]
+    files = [*outside[:2], *(f"/..{path}" for path in outside[:2])]
+    faults = [f"{path} can be read" for path in files if os.path.exists(path)]
     for folder in ("/", "/dev", *outside[2:]):
         path = os.path.join(folder, f"o1-reason-{os.urandom(8).hex()}")
         try:

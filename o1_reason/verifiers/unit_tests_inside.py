@@ -28,13 +28,7 @@ SPECIAL = (
 )  # fmt: skip
 COMPARING = ("eq", "ne", "lt", "le", "gt", "ge")
 CHANGING = (list, dict, set)
-# What the candidate may raise in the tests: StopIteration would end a loop there as if all were well.
-ERRORS = {
-    name: kind
-    for name, kind in vars(builtins).items()
-    if isinstance(kind, type) and issubclass(kind, Exception)
-    if not issubclass(kind, StopIteration | StopAsyncIteration)
-}
+ERRORS = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
 class ExhaustedError(Exception):
@@ -128,7 +122,7 @@ class Link:
 
     def error(self, classes: list[str]) -> type[Exception]:
         """The nearest class that is known here."""
-        if "StopIteration" in classes:
+        if "StopIteration" in classes:  # it would end a loop here as if all were well
             return ExhaustedError
         return next((self.errors[name] for name in classes if name in self.errors), Exception)
 

@@ -44,13 +44,11 @@ def steps(a, b, name="steps"):
 
 
 def whole(reward, name="whole"):
-    return Part(Counter() if reward == 0 else {"a": reward, "b": reward, "= 7": reward}, whole=True, name=name)
+    return Part({"a": reward, "b": reward, "= 7": reward}, whole=True, name=name)
 
 
 async def rewards(verifier, *states):
-    found = check_scores(await verifier.score(states), states)
-    assert [len(score.rewards) for score in found]
-    return [pytest.approx(score.rewards) for score in found]
+    return [pytest.approx(score.rewards) for score in check_scores(await verifier.score(states), states)]
 
 
 # Numbers.
@@ -151,7 +149,7 @@ def aggregated(score, name):
 
 
 @given(
-    t=st.floats(0, 1, exclude_min=True, exclude_max=True).filter(lambda t: 1e-9 < t < 1 - 1e-9),
+    t=st.floats(1e-9, 1 - 1e-9),
     cheap=st.tuples(unit, unit, unit, unit),
     expensive=st.tuples(unit, unit),
     shapes=st.tuples(st.booleans(), st.booleans()),
@@ -165,8 +163,7 @@ def test_what_survives_a_cascade_ranks_above_what_does_not_however_paths_are_sco
     first, second = asyncio.run(cascade.score([one, other]))
     if (table["b"] >= t) != (table["d"] >= t):
         above, below = (first, second) if table["b"] >= t else (second, first)
-        assert aggregated(above, name) > aggregated(below, name) or aggregated(below, name) >= t * t
-        assert aggregated(above, name) >= t - 1e-12 > aggregated(below, name) - 1e-9
+        assert aggregated(above, name) >= t > aggregated(below, name)
 
 
 @given(t=st.floats(0.01, 0.99), scores=st.lists(st.tuples(unit, unit), min_size=2, max_size=6))
@@ -265,9 +262,8 @@ async def test_what_runs_beside_a_part_that_fails_is_cancelled(combine):
 async def test_cancelling_a_combination_cancels_its_parts(combine):
     a, b = Hanging(), Hanging()
     task = asyncio.create_task(combine(a, b).score([DONE]))
-    while not a.begun:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    assert a.begun
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -310,8 +306,8 @@ async def test_a_part_that_breaks_its_contract_is_found_out(combine, broken):
 def test_identities_tell_combinations_apart():
     a, b = whole(1, name="a"), whole(1, name="b")
     all_different = [
-        Gate(a, b), Gate(b, a), Mean(a, b), Mean(b, a), Mean(a, b, weights=(1, 2)), Mean(a), Product(a, b), Product(b, a),
-        Cascade(a, b, 0.5), Cascade(b, a, 0.5), Cascade(a, b, 0.25), Mean(Mean(a, b)), Mean(Mean(a), b),
+        Gate(a, b), Gate(b, a), Mean(a, b), Mean(b, a), Mean(a, b, weights=(1, 2)), Mean(a), Product(a, b),
+        Product(b, a), Cascade(a, b, 0.5), Cascade(b, a, 0.5), Cascade(a, b, 0.25), Mean(Mean(a, b)), Mean(Mean(a), b),
     ]  # fmt: skip
     assert len({verifier.identity for verifier in all_different}) == len(all_different)
     assert Mean(a, b).identity == Mean(a, b, weights=(1.0, 1.0)).identity
@@ -319,7 +315,7 @@ def test_identities_tell_combinations_apart():
 
 @each
 def test_a_part_without_an_identity_is_named(combine):
-    with pytest.raises(ConfigurationError, match="Failing|object"):
+    with pytest.raises(ConfigurationError, match="the verifier object an attribute identity"):
         _ = combine(whole(1.0), object()).identity
 
 
@@ -363,13 +359,15 @@ class Counted:
         return await self.verifier.score(states)
 
 
-async def test_a_search_under_a_mean_is_right_where_the_reward_model_alone_is_not():
-    puzzle, strategy = "2 5 5 10", BeamSearch(width=2, branch=2)
-    for verifier in (Mean(EmbeddedVerifier(), RuleVerifier()), Product(EmbeddedVerifier(), RuleVerifier())):
-        result = await search(puzzle, EmbeddedPolicy(), verifier, strategy, seed=2)
+@pytest.mark.parametrize("combine", [Mean, Product, Gate])
+async def test_a_search_with_the_rules_beside_the_reward_model_is_right_where_the_model_alone_is_wrong(combine):
+    async def solved(verifier):
+        result = await search("2 5 10 13", EmbeddedPolicy(), verifier, BestOfN(n=8), seed=1)
         (verdict,) = await RuleVerifier().score([result.tree.state(result.node)])
-        assert verdict.rewards == (1.0,)
-        assert result.verifier_usage.calls > 0
+        return verdict.rewards == (1.0,)
+
+    assert not await solved(EmbeddedVerifier())
+    assert await solved(combine(EmbeddedVerifier(), RuleVerifier()))
 
 
 async def test_a_cascade_saves_calls_of_the_expensive_verifier_and_finds_the_answer():
@@ -444,7 +442,9 @@ def test_a_step_said_twice_has_to_occur_twice():
 
 def test_steps_are_equal_but_for_case_and_blanks_and_ends_by_their_answers():
     tree = grown((["Add  1"], "1/2", 0.2, 1), (["add 1 "], "0.5", 0.6, 1))
-    assert list(step_aware_scores(tree, dict.fromkeys(tree.terminals, 0.5)).values()) == [0.25, 0.25]
+    # both steps are in both paths: (.2 + .6) / 2 = .4
+    scores = step_aware_scores(tree, {i: tree.nodes[i].reward for i in tree.terminals})
+    assert list(scores.values()) == pytest.approx([0.16, 0.16])
     assert [worth for _, worth in Ranking(tree, vote="step_aware").answers] == [1.0]
 
 
@@ -469,7 +469,7 @@ def test_paths_without_a_score_say_nothing_and_without_any_score_heads_are_count
 
 @given(st.lists(st.tuples(st.sampled_from("123"), unit, st.integers(1, 3)), min_size=1, max_size=6))
 def test_answers_without_steps_before_them_vote_as_by_their_scores(found):
-    tree = grown(*((["step"], str(i), 1.0, 1) for i in ()), *(([], a, f, n) for a, f, n in found))
+    tree = grown(*(([], answer, score, samples) for answer, score, samples in found))
     weighted, aware = (dict(Ranking(tree, vote=vote).answers) for vote in ("weighted", "step_aware"))
     assert aware == pytest.approx(weighted)
 
@@ -496,12 +496,11 @@ def test_step_aware_scores_are_in_the_unit_interval_and_agree_with_the_definitio
 
 
 async def test_best_of_n_takes_the_step_aware_vote():
-    policy = ScriptedPolicy({(): ["x", "x", "x", "y"], ("x",): ["= 8", "= 1", "= 2"], ("y",): ["= 7"]})
+    script = {(): ["x", "x", "x", "y"], ("x",): ["= 8", "= 1", "= 2"], ("y",): ["= 7"]}
     verifier = ScriptedVerifier({"= 8": 0.6, "= 1": 0.1, "= 2": 0.1, "= 7": 0.55})
-    answers = [
-        (await search("q", policy, verifier, BestOfN(n=4, vote=vote))).answer for vote in ("weighted", "step_aware")
-    ]
-    assert answers == ["8", "7"]
+    for vote, answer in (("weighted", "8"), ("step_aware", "7")):
+        result = await search("q", ScriptedPolicy(script), verifier, BestOfN(n=4, vote=vote))
+        assert result.answer == answer
 
 
 async def test_a_step_aware_vote_over_real_paths_is_right():

@@ -17,18 +17,35 @@ from o1_reason.sandbox import Limits, Sandbox, box
 
 MIB = 1 << 20
 WITHIN = Limits(seconds=20, cpu_seconds=10, memory=256 * MIB, processes=8, output=MIB, files=MIB)
-found: dict[str, str] = {}  # what is wrong with each mechanism on this machine; empty: nothing
+USER = [] if os.geteuid() == 0 else ["--user"]
+PLAIN = {  # what has to work for a mechanism to be possible at all, without any of our code
+    "bubblewrap": ["bwrap", "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "true"],
+    "namespaces": ["unshare", *USER, "--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "true"],
+}
+found: dict[str, str] = {}  # why a mechanism is impossible on this machine; empty: it is not
+
+
+async def impossible(name):
+    if name not in found:
+        try:
+            process = await asyncio.create_subprocess_exec(*PLAIN[name], stderr=asyncio.subprocess.PIPE)
+            found[name] = (await process.communicate())[1].decode().strip()
+        except FileNotFoundError as error:
+            found[name] = str(error)
+    return found[name]
 
 
 @pytest.fixture(params=["bubblewrap", "namespaces"])
-async def kind(request, monkeypatch):
-    """A mechanism that works on this machine."""
-    name = request.param
-    if name not in found:
-        found[name] = await Sandbox(WITHIN)._fault(name)
-    if found[name]:
-        pytest.skip(f"no sandbox by {name} on this machine ({found[name]})")
-    return name
+async def kind(request):
+    """A mechanism that is possible on this machine."""
+    why = await impossible(request.param)
+    if why:
+        pytest.skip(f"no sandbox by {request.param} on this machine ({why})")
+    return request.param
+
+
+async def test_a_sandbox_that_is_possible_works_and_one_finds_nothing_wrong_with_it(kind):
+    assert await Sandbox(WITHIN)._fault(kind) == ""
 
 
 def boxed(kind, **limits):
@@ -80,6 +97,13 @@ def attempt(function, *args):
     except OSError as error:
         return error.errno
 """
+
+
+async def test_without_bubblewrap_the_namespaces_are_our_own(monkeypatch):
+    if why := await impossible("namespaces"):
+        pytest.skip(why)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert await Sandbox(WITHIN).mechanism() == "namespaces"
 
 
 # What an honest program finds.
@@ -153,6 +177,8 @@ async def test_no_file_of_the_machine_can_be_read(kind, tmp_path):
         str(secret),
         __file__,
         "/root/.bashrc",
+        "/../etc/passwd",
+        "../../etc/passwd",
         "/root/.ssh",
         "/sys",
     ]
@@ -175,6 +201,23 @@ print(json.dumps(result))
     )
     assert all(isinstance(code, int) for code in await output(boxed(kind), program))
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_can_be_seen_is_read_only_whoever_may_write_there(kind, monkeypatch, tmp_path):
+    tmp_path.chmod(0o777)
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "file").chmod(0o666)
+    visible = [*box._visible(), str(tmp_path)]
+    monkeypatch.setattr(box, "_visible", lambda: visible)
+    program = (
+        TRY
+        + f"""
+os.chdir({str(tmp_path)!r})
+tried = [attempt(open, "new", "w"), attempt(open, "file", "w"), attempt(os.remove, "file")]
+print(json.dumps([open("file").read(), *tried]))
+"""
+    )
+    assert await output(boxed(kind), program) == ["old", 30, 30, 30]  # a read-only file system
 
 
 async def test_each_program_has_an_empty_folder_of_its_own(kind):
@@ -412,7 +455,7 @@ async def test_a_sandbox_that_leaks_is_found_out_and_not_used(monkeypatch, tmp_p
 
 
 async def test_limits_under_which_python_cannot_start_are_refused_with_the_reason(kind):
-    with pytest.raises(ConfigurationError, match=f"{kind}: .{{10}}"):
+    with pytest.raises(ConfigurationError, match=rf"{kind}: (?!not installed).{{10}}"):
         await Sandbox(replace(WITHIN, memory=MIB)).run("print(1)")
 
 

@@ -247,6 +247,13 @@ async def test_a_value_too_deep_for_its_process_fails_its_test_alone(sandbox):
     assert critique.endswith("failed: assert on line 2 (RecursionError)")
 
 
+async def test_values_deeper_than_we_could_read_ourselves_pass_through(sandbox):
+    deeper = "import sys; sys.setrecursionlimit(20_000)\n"
+    code = deeper + "def make(n):\n    x = []\n    for _ in range(n): x = [x]\n    return x\ndef back(x): return x"
+    tests = deeper + "assert len(back(make(1500))) == 1"
+    assert await judged(UnitTests(tests, sandbox=sandbox), code) == (1.0, "")
+
+
 async def test_a_test_that_ends_or_hangs_the_program_fails_alone(sandbox):
     tests = "def test_a(): assert f(0) == 0\ndef test_b(): f(1)\ndef test_c(): f(2)\ndef test_d(): assert f(3) == 3"
     code = "import os, time\ndef f(x):\n    if x == 1: os._exit(0)\n    if x == 2: time.sleep(99)\n    return x"
@@ -388,6 +395,20 @@ async def test_nothing_but_right_values_passes(sandbox, code):
     assert (await judged(UnitTests(SQUARE, sandbox=sandbox, partial=True), code))[0] <= 0.25  # one lucky number
 
 
+async def test_the_tests_words_keep_their_meaning(sandbox):
+    tests = "def test_it():\n    assert all(n == 1 for n in [one()]) and len([one()]) == 1 and isinstance(one(), int)"
+    code = "def all(*a): return True\nlen = isinstance = all\n__builtins__['all'] = all\ndef one(): return 2"
+    assert (await judged(UnitTests(tests, sandbox=sandbox), code))[0] == 0.0
+
+
+async def test_a_loop_over_the_candidates_results_does_not_end_early(sandbox):
+    tests = (
+        "def test_it():\n    for got, wanted in zip(map(square, [1, 2, 3]), [1, 4, 9]):\n        assert got == wanted"
+    )
+    code = "class Over(StopIteration): pass\ndef square(x):\n    if x > 1: raise Over\n    return x"
+    assert (await judged(UnitTests(tests, sandbox=sandbox), code))[0] == 0.0
+
+
 async def test_a_candidate_cannot_empty_what_it_is_compared_with(sandbox):
     code = "def order(items):\n    items.clear()\n    return []"
     tests = "def test_it():\n    items = [3, 1]\n    assert order(items) == sorted(items)"
@@ -498,6 +519,19 @@ async def test_a_sandbox_that_does_not_start_is_an_error_and_no_failed_test(monk
     monkeypatch.setattr(box, "_command", lambda *_: ["/bin/sh", "-c", "echo no room >&2; exit 1"])
     with pytest.raises(VerifierError, match="no room"):
         await UnitTests(tests, sandbox=sandbox).score([finished("print(1)")])
+
+
+async def test_a_candidates_sandbox_that_does_not_start_is_an_error_and_no_failed_test(sandbox, monkeypatch):
+    commands = []
+    command = box._command
+
+    def second_fails(*args):
+        commands.append(command(*args))
+        return commands[0] if len(commands) == 1 else ["/bin/sh", "-c", "echo no room >&2; exit 1"]
+
+    monkeypatch.setattr(box, "_command", second_fails)
+    with pytest.raises(VerifierError, match="no room"):
+        await UnitTests(SQUARE, sandbox=short(sandbox)).score([finished(RIGHT)])
 
 
 async def test_a_tests_process_that_ends_by_itself_is_an_error_and_no_failed_test(sandbox):

@@ -1,0 +1,55 @@
+"""What a user names instead of building: defaults that go together, and a strategy's settings by name."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from .errors import ConfigurationError
+from .protocols import Strategy
+
+
+def with_defaults(policy: str, verifier: str | None, strategy: str | None) -> tuple[str | None, str]:
+    """Verifier (None: none is used) and strategy by name, where None stands for a default.
+
+    The embedded policy is judged by the embedded verifier, another one by none ("none" says so); the default strategy
+    is beam search with a verifier, a vote without.
+    """
+    if verifier is None:
+        verifier = "embedded:prm+rules" if policy == "embedded" else "none"
+    judge = None if verifier == "none" else verifier
+    return judge, strategy or ("beam" if judge else "self_consistency")
+
+
+def with_options(strategy: Strategy, options: Sequence[str]) -> Strategy:
+    """The strategy with settings written NAME=VALUE; values are JSON where they can be, text otherwise."""
+    settings: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or name not in _known(strategy):
+            raise _unknown(strategy, option)
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return with_settings(strategy, settings)
+
+
+def with_settings(strategy: Strategy, settings: Mapping[str, Any]) -> Strategy:
+    """The strategy with `settings` in place of its own; raises ConfigurationError for what it does not have."""
+    for name in settings:
+        if name not in _known(strategy):
+            raise _unknown(strategy, name)
+    try:
+        return replace(strategy, **settings) if settings else strategy  # type: ignore[type-var]
+    except TypeError as error:
+        raise ConfigurationError(f"{', '.join(settings)}: {error}") from error
+
+
+def _known(strategy: Strategy) -> list[str]:
+    return sorted(field.name for field in fields(strategy)) if is_dataclass(strategy) else []
+
+
+def _unknown(strategy: Strategy, option: str) -> ConfigurationError:
+    known = ", ".join(_known(strategy)) or "none"
+    return ConfigurationError(f"{option!r} is no setting of {type(strategy).__name__}; settings: {known}")
