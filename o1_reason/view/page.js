@@ -22,7 +22,7 @@ const best = new Set();
 for (let i = chosen; i !== null; i = parent[i]) best.add(i);
 
 const KINDS = {
-  root: ["", "the question"], chosen: ["★", data.told ? "chosen answer" : "best answer"], answer: ["◆", "answer"],
+  root: ["", ""], chosen: ["★", data.told ? "chosen answer" : "best answer"], answer: ["◆", "answer"],
   dead: ["✕", "dead end"], open: ["○", "not followed"], step: ["", "followed"],
 };
 const kind = (i) => !i ? "root" : i === chosen ? "chosen" : dead[i] !== null ? "dead" : terminal[i] ? "answer"
@@ -325,7 +325,8 @@ function toggle(i) {
   const y = middle(i) * view.ky;
   if (!folded.delete(i)) folded.add(i);
   layout();
-  view = { ...view, y: view.y + y - middle(i) * view.ky };  // what was clicked stays under the pointer
+  view = { ...view, y: view.y + y - middle(i) * view.ky };  // what was clicked stays under the pointer, and legible
+  if (folded.has(i) && box(i).h < 14) move({ ...view, ky: 20, y: box(i).mid - middle(i) * 20 });
   for (let p = selected; p !== null && !placed[selected]; p = parent[p]) if (placed[p]) select(p);
 }
 

@@ -70,6 +70,8 @@ def test_any_text_comes_out_of_the_page_as_it_went_in_and_adds_no_tag(text, why,
     page = render(read(tree.to_data()))
     page.encode()
     found = Parsed(page)
+    assert not set("<>&") & set(found.texts["application/json"]), "nothing that could end the script or begin a tag"
+    assert found.texts["application/json"].isascii()
     assert [tag for tag, _ in found.tags] == [tag for tag, _ in Parsed(render(read(PLAIN.to_data()))).tags]
     columns = found.data["columns"]
     assert columns["text"] == ["", text + sign, sign + text]
