@@ -626,7 +626,7 @@ async def test_200_requests_at_once_are_all_answered_or_refused_and_none_is_lost
 def living():
     """Searches in memory, by their ids."""
     gc.collect()
-    return {id(thing) for thing in gc.get_objects() if isinstance(thing, Search | Run)}
+    return {id(thing) for thing in gc.get_objects() if type(thing) in (Search, Run)}
 
 
 async def test_50_clients_that_vanish_leave_no_search_within_a_second_and_nothing_behind():
