@@ -26,7 +26,7 @@ from typing import Any
 from _report import Report
 
 from o1_reason.answers import canonical, equivalent, extract_answer
-from o1_reason.mathematics import SECONDS, Worker
+from o1_reason.answers.mathematics import SECONDS, Worker
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 Rewriting = Callable[[str], str]

@@ -20,10 +20,7 @@ CORE = Path(o1_reason.__file__).parent
 # Each line may import from the lines above it, and from its own only where listed.
 LAYERS = [
     {"errors"},
-    {"mdp", "normal"},
-    {"structure", "parsing"},
-    {"mathematics", "values"},
-    {"mathworker"},
+    {"mdp"},
     {"answers", "chat", "limits", "loop", "receipt", "segment", "view"},
     {"tree", "sandbox"},
     {"budget", "aggregate"},

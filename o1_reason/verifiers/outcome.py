@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from ..answers.mathematics import NoWorkerError, UnansweredError, answer_key, answer_keys, ask
+from ..answers.normal import canonical, number
 from ..errors import ConfigurationError, VerifierError
-from ..mathematics import NoWorkerError, UnansweredError, answer_key, answer_keys, ask
 from ..mdp import Score, State, Usage
-from ..normal import canonical, number
 
 UNKNOWN = 0.5
 STOPPED = "took too long, or too much memory, and was stopped"
@@ -101,7 +101,7 @@ class NumericTolerance(Outcome):
 class Regex(Outcome):
     """The answer, without blanks around it, matches `pattern` as a whole, or somewhere if not `full`.
 
-    Matching happens in the process of `o1_reason.mathematics`, so a pattern that backtracks for ever is stopped after
+    Matching happens in the process of `o1_reason.answers.mathematics`, so a pattern that backtracks for ever is stopped after
     a few seconds, and does not match. Flags can be written into the pattern: ``(?i)yes|no``.
     """
 

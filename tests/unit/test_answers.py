@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from o1_reason.answers import canonical, extract_answer
-from o1_reason.normal import number
+from o1_reason.answers.normal import number
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o1_reason import SelfConsistency, Step, mathematics, search
-from o1_reason.answers import answer_key, answer_keys, canonical, classes, equivalent
-from o1_reason.mathematics import UnansweredError, Worker, plain_key
+from o1_reason import SelfConsistency, Step, search
+from o1_reason.answers import answer_key, answer_keys, canonical, classes, equivalent, mathematics
+from o1_reason.answers.mathematics import UnansweredError, Worker, plain_key
 from o1_reason.testing import ScriptedPolicy
 
 ENDLESS = "2^{3^{4^{5^6}}}"
@@ -272,7 +272,7 @@ def test_a_process_that_is_killed_is_replaced(own_worker):
 def test_memory_is_limited(own_worker):
     with pytest.raises(UnansweredError):
         own_worker.ask("matches", "a", "a" * 10, "b" * 10, "too many arguments")
-    script = "import resource; from o1_reason import mathworker as m; m.limit_memory(); bytearray(m.MEMORY)"
+    script = "import resource; from o1_reason.answers import mathworker as m; m.limit_memory(); bytearray(m.MEMORY)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "MemoryError" in ran.stderr
     assert own_worker.started == 1
@@ -324,7 +324,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     head = """
         import os, signal, sys, time
         from o1_reason.answers import equivalent
-        from o1_reason.mathematics import worker
+        from o1_reason.answers.mathematics import worker
         shared = worker()
         assert equivalent("2 * 12", "24")
     """

@@ -3,9 +3,10 @@ import sys
 
 import pytest
 
-from o1_reason import BeamSearch, ConfigurationError, Gate, State, Step, Usage, VerifierError, mathematics, search
+from o1_reason import BeamSearch, ConfigurationError, Gate, State, Step, Usage, VerifierError, search
+from o1_reason.answers import mathematics
+from o1_reason.answers.mathematics import Worker
 from o1_reason.ledger import identity_of
-from o1_reason.mathematics import Worker
 from o1_reason.testing import ScriptedPolicy, ScriptedVerifier, check_verifier
 from o1_reason.verifiers import ExactMatch, JSONSchema, MathEquivalence, NumericTolerance, Regex
 

@@ -1,17 +1,7 @@
-r"""Final answers: found in text, brought to a normal form (`canonical`), compared as mathematics (`equivalent`).
-
-extract_answer("... so the answer is $\frac{1}{2}$.")   # \frac{1}{2}
-canonical(r"\dfrac12")                                   # 1/2
-equivalent(r"\frac{\sqrt{2}}{2}", r"1/\sqrt{2}")         # True
-"""
+"""The final answer in a model's text: boxed, marked, in JSON, or the letter of a choice."""
 
 import json
 import re
-
-from .mathematics import answer_key, answer_keys, classes, equivalent
-from .normal import canonical
-
-__all__ = ["answer_key", "answer_keys", "canonical", "classes", "equivalent", "extract_answer"]
 
 _WINDOW = 20_000  # characters from the end; markers before them are not looked for
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")

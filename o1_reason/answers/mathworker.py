@@ -1,4 +1,4 @@
-"""The process in which mathematics is done on texts that models wrote: ``python -m o1_reason.mathworker``.
+"""The process in which mathematics is done on texts that models wrote: ``python -m o1_reason.answers.mathworker``.
 
 It reads requests and writes replies, one JSON object a line, and is killed by its parent (`mathematics`) when one takes
 too long: ``10^{10^{10}}`` and ``(10^9)!`` are answers like any other. It ends when its standard input does.

@@ -155,7 +155,7 @@ class Worker:
         self._forget()
 
 
-_NO_WORKER = "the process for mathematics does not start; `python -m o1_reason.mathworker` shows why"
+_NO_WORKER = "the process for mathematics does not start; `python -m o1_reason.answers.mathworker` shows why"
 
 
 def _read(lines: Iterable[str], replies: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
