@@ -39,6 +39,17 @@ def charge(usage: Usage) -> None:
         receipt.usage += usage
 
 
+class Tally:
+    """What one call of a policy or verifier costs, over all its requests; also charged to the search's receipt."""
+
+    def __init__(self) -> None:
+        self.usage = NOTHING
+
+    def add(self, usage: Usage) -> None:
+        self.usage += usage
+        charge(usage)
+
+
 def seconds_left() -> float | None:
     """Seconds until the search's deadline; None where there is none."""
     receipt = current.get()

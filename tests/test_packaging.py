@@ -21,7 +21,7 @@ CORE = Path(o1_reason.__file__).parent
 LAYERS = [
     {"errors"},
     {"mdp"},
-    {"answers", "chat", "limits", "loop", "receipt", "segment", "view"},
+    {"answers", "chat", "limits", "loop", "receipt", "segment", "together", "view"},
     {"tree", "sandbox"},
     {"budget", "aggregate"},
     {"protocols"},

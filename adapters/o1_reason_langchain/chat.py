@@ -14,7 +14,7 @@ from o1_reason.chat import Finish, Message, Reply, Sampling, covering, find_stop
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.limits import limit_of
 from o1_reason.mdp import Usage
-from o1_reason.receipt import charge, take_call
+from o1_reason.receipt import Tally, take_call
 
 Prefix = Literal["none", "trailing", "continue"]
 _FINISH: Mapping[str, Finish] = {
@@ -75,31 +75,23 @@ class LangChainChat:
         if prefix:
             shown.append({"role": "assistant", "content": prefix})
         history = convert_to_messages(shown)
-        tasks = [asyncio.ensure_future(self._one(history, sampling, i, prefix)) for i in range(sampling.n)]
-        try:
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
-        usage = Usage(calls=len(outcomes))
-        replies: list[Reply] = []
-        for outcome in outcomes:
-            if not isinstance(outcome, BaseException):
-                replies.append(outcome[0])
-                usage += outcome[1]
+        tally = Tally()
+        calls = (self._one(history, sampling, i, prefix, tally) for i in range(sampling.n))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
         if not replies:
             raise _explained(next(o for o in outcomes if isinstance(o, BaseException)))
-        read = usage.prompt_tokens / len(replies)
+        read = tally.usage.prompt_tokens / len(replies)
         self._ratio = max(self._ratio, read / _bytes(messages, prefix))
-        return replies, usage
+        return replies, tally.usage
 
     async def _one(
-        self, history: Sequence[BaseMessage], sampling: Sampling, i: int, prefix: str | None
-    ) -> tuple[Reply, Usage]:
+        self, history: Sequence[BaseMessage], sampling: Sampling, i: int, prefix: str | None, tally: Tally
+    ) -> Reply:
         epoch = await self.limit.acquire()
         try:
+            take_call()
+            tally.add(Usage(calls=1))
             message = await self._call(history, self._options(sampling, i, bool(prefix)))
         except Exception as error:
             if getattr(error, "status_code", None) == 429:
@@ -109,12 +101,10 @@ class LangChainChat:
             self.limit.release()
         self.limit.succeeded()
         usage = _usage(message)
-        charge(usage)
-        return _reply(message, sampling, usage, prefix if self.prefix == "trailing" else None), usage
+        tally.add(usage)
+        return _reply(message, sampling, usage, prefix if self.prefix == "trailing" else None)
 
     async def _call(self, history: Sequence[BaseMessage], options: dict[str, Any]) -> AIMessage:
-        take_call()
-        charge(Usage(calls=1))
         config: RunnableConfig = ensure_config()  # the callbacks of the run that this call is part of
         config = {**config, "tags": [*(config.get("tags") or []), "nostream"], "run_name": "o1-reason call"}
         return await self.model.ainvoke(list(history), config, **options)

@@ -13,9 +13,9 @@ from openai import AsyncOpenAI
 from o1_reason.chat import Message, Reply, Sampling, find_stop
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.mdp import Usage
-from o1_reason.receipt import more_calls
+from o1_reason.receipt import Tally, more_calls
 
-from .endpoint import Endpoint, MalformedError, Tally
+from .endpoint import Endpoint, MalformedError
 from .probe import Heard, Prefix, find_prefix, started
 from .render import Renderer, Template
 from .wire import Answer, Choice, Price, usage_of
@@ -149,14 +149,7 @@ class OpenAIChat:
             finally:
                 begun.set()
 
-        tasks = [asyncio.ensure_future(one(i)) for i in which]
-        try:
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        outcomes = await asyncio.gather(*(one(i) for i in which), return_exceptions=True)
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         hopeless = next((error for error in failed if not isinstance(error, ModelError)), None)
         if hopeless is not None or len(failed) == len(outcomes):

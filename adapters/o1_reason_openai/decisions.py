@@ -21,11 +21,12 @@ from openai import AsyncOpenAI
 
 from o1_reason.errors import ConfigurationError, UnjudgedError, VerifierError
 from o1_reason.mdp import NOTHING, Score, State, Usage
-from o1_reason.receipt import more_calls
-from o1_reason.verifiers.critics.judge import continuations, together
+from o1_reason.receipt import Tally, more_calls
+from o1_reason.together import together
+from o1_reason.verifiers.critics.judge import continuations
 from o1_reason.verifiers.critics.prompts import END, RULES, cache_key, problem, steps
 
-from .endpoint import Endpoint, Tally
+from .endpoint import Endpoint
 from .wire import Price, usage_of
 
 Api = Literal["decisions", "systemone"]

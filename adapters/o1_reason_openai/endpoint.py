@@ -20,8 +20,8 @@ from tenacity.wait import wait_base, wait_random_exponential
 
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.limits import limit_of
-from o1_reason.mdp import NOTHING, Usage
-from o1_reason.receipt import charge, more_calls, seconds_left, take_call
+from o1_reason.mdp import Usage
+from o1_reason.receipt import Tally, more_calls, seconds_left, take_call
 
 OPENAI = "https://api.openai.com/v1"
 T = TypeVar("T")
@@ -30,17 +30,6 @@ _CALL = Usage(calls=1)
 
 class MalformedError(Exception):
     """A reply with status 200 that is none: cut off, no JSON, or without what it must hold."""
-
-
-class Tally:
-    """What one call of a policy or verifier costs, over all its requests; also charged to the search's receipt."""
-
-    def __init__(self) -> None:
-        self.usage = NOTHING
-
-    def add(self, usage: Usage) -> None:
-        self.usage += usage
-        charge(usage)
 
 
 # Connections belong to an event loop: kept open across searches, closed when it ends.

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from o1_reason.errors import ConfigurationError, UnjudgedError, VerifierError
 from o1_reason.mdp import NOTHING, Score, State, Usage
-from o1_reason.receipt import more_calls
-from o1_reason.verifiers.critics.judge import together
+from o1_reason.receipt import Tally, more_calls
+from o1_reason.together import together
 
-from .endpoint import Endpoint, Tally
+from .endpoint import Endpoint
 from .prm_formats import PRMFormat, Route, find_format
 from .prm_wire import PATHS, SERVED, labels_body, read_labels, read_rows, row_score, rows_body, usage_of
 

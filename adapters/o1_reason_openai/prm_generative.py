@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from o1_reason.chat import Chat, Message, Reply, Sampling
 from o1_reason.errors import ConfigurationError, VerifierError
 from o1_reason.mdp import Score, State, Usage
-from o1_reason.verifiers.critics.judge import continuations, together
+from o1_reason.together import together
+from o1_reason.verifiers.critics.judge import continuations
 
 from .prm import all_scored
 from .prm_formats import THINKPRM, PRMFormat, find_format

@@ -6,8 +6,9 @@ from typing import Any
 
 from o1_reason.chat import Message
 from o1_reason.errors import ConfigurationError, ModelError
+from o1_reason.receipt import Tally
 
-from .endpoint import Endpoint, Tally
+from .endpoint import Endpoint
 
 Template = Callable[[Sequence[Message]], str]
 KEPT = 256  # conversations; a search has one

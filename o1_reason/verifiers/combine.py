@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 from ..ledger import identity_of
 from ..mdp import Score, State, Usage
 from ..protocols import Verifier, check_scores
-from .critics.judge import together
+from ..together import together
 
 Bound = Callable[[State, int, int], Usage]
 

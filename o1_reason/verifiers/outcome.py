@@ -101,8 +101,8 @@ class NumericTolerance(Outcome):
 class Regex(Outcome):
     """The answer, without blanks around it, matches `pattern` as a whole, or somewhere if not `full`.
 
-    Matching happens in the process of `o1_reason.answers.mathematics`, so a pattern that backtracks for ever is stopped after
-    a few seconds, and does not match. Flags can be written into the pattern: ``(?i)yes|no``.
+    Matching happens in the process of `answers.mathematics`, so a pattern that backtracks for ever is stopped after a
+    few seconds, and does not match. Flags can be written into the pattern: ``(?i)yes|no``.
     """
 
     def __init__(self, pattern: str, full: bool = True) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..errors import ConfigurationError, VerifierError
 from ..mdp import Score, State, Usage
 from ..sandbox import Finished, Guest, Sandbox, last_words
-from .critics.judge import together
+from ..together import together
 from .outcome import UNKNOWN
 from .unit_tests_inside import tests_in
 

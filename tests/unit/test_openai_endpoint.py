@@ -5,12 +5,13 @@ import gc
 import time
 
 import pytest
-from o1_reason_openai.endpoint import _OPEN, Endpoint, Tally, retry_after
+from o1_reason_openai.endpoint import _OPEN, Endpoint, retry_after
 from openai_server import Request, Server
 
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.limits import Limit
 from o1_reason.mdp import Usage
+from o1_reason.receipt import Tally
 
 
 async def ok(request: Request) -> None:

@@ -1,10 +1,9 @@
 """How critics ask: one question to a chat model, asked again where the reply cannot be read, and what that cost."""
 
-import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ...chat import Chat, Reply, Sampling
 from ...errors import ConfigurationError, UnjudgedError
@@ -92,19 +91,6 @@ class Judge:
             top_logprobs=min(20, 2 * words + 1),  # 20 is the most that OpenAI and vLLM give
             cache_key=prompt.cache_key,
         )
-
-
-async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What `calls` return, in order, all awaited at once. The first to fail cancels the others and is raised."""
-    tasks: list[asyncio.Task[T]] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(call) for call in calls]
-    except BaseExceptionGroup as several:
-        first = several.exceptions[0]
-    else:
-        return [task.result() for task in tasks]
-    raise first
 
 
 def continuations(state: State, n: int, max_steps: int, step_tokens: int) -> list[State]:

@@ -6,8 +6,9 @@ from itertools import combinations
 from ...chat import Chat
 from ...errors import ConfigurationError
 from ...mdp import NOTHING, Score, State, Usage
+from ...together import together
 from .compare import Choice, Comparing, Standing, order, rivals, settle
-from .judge import Heard, Judge, together
+from .judge import Heard, Judge
 from .score import Critic, mean
 
 _BETTER = """\

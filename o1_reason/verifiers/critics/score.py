@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ...chat import Chat, Reply
 from ...errors import ConfigurationError
 from ...mdp import Score, State, Usage
-from .judge import Heard, Judge, all_judged, remark, together
+from ...together import together
+from .judge import Heard, Judge, all_judged, remark
 from .prompts import Prompt, cache_key, example, problem, rules, schema, steps
 from .replies import Node, UnreadableError, Value, fraction, probabilities, read_object, text_of, word
 

@@ -7,8 +7,9 @@ from typing import TypeVar
 from ...chat import Chat
 from ...errors import ConfigurationError
 from ...mdp import NOTHING, Score, State, Usage
+from ...together import together
 from .compare import LABELS, Choice, Comparing, Standing, order, rivals, settle
-from .judge import Heard, Judge, together
+from .judge import Heard, Judge
 
 T = TypeVar("T")
 _BEST = """\
