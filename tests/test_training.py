@@ -123,6 +123,7 @@ def solvable(tokens: np.ndarray) -> bool:
     return reach(tuple(int(t) - v.NUMBER_0 for t in tokens[end - 3 : end]))
 
 
+@pytest.mark.timeout(600)
 def test_the_whole_recipe_runs_and_repeats(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "o1_reason_embedded.train", "--scale", "smoke", "--tokens", "8000"]
     for folder in ("a", "b"):
