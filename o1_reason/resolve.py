@@ -6,7 +6,7 @@ entry-point group ``o1_reason.adapters``: a module with ``policy(model)`` and ``
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -17,6 +17,7 @@ from .strategies import STRATEGIES
 
 GROUP = "o1_reason.adapters"
 T = TypeVar("T")
+_OBJECTS = ("client", "extract", "headers")  # settings that only Python can give
 
 
 def adapters() -> list[str]:
@@ -59,20 +60,20 @@ def read_name(text: str) -> tuple[str, dict[str, Any]]:
 
 def build(kind: Callable[..., T], settings: dict[str, Any], *arguments: Any, **given: Any) -> T:
     """`kind(*arguments, **given)` with those of `settings` that it has by keyword, which are taken out of them."""
-    parameters = inspect.signature(kind).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given]
-    return kind(*arguments, **given, **{name: settings.pop(name) for name in names if name in settings})
+    names = [name for name in _settings_of(kind) if name in settings and name not in given]
+    return kind(*arguments, **given, **{name: settings.pop(name) for name in names})
 
 
-def check_empty(settings: dict[str, Any], name: str, *kinds: Callable[..., Any]) -> None:
-    """Raises ConfigurationError for settings that nothing has taken; tells what `kinds` would have."""
+def check_empty(settings: dict[str, Any], name: str, *kinds: Callable[..., Any], more: Sequence[str] = ()) -> None:
+    """Raises ConfigurationError for settings that nothing has taken; tells what `kinds` would have, and `more`."""
     if settings:
-        known = [
-            p.name for kind in kinds for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY
-        ]
-        raise ConfigurationError(
-            f"{name} has no setting {', '.join(settings)}; settings: {', '.join(sorted(set(known)))}"
-        )
+        known = {*more, *(setting for kind in kinds for setting in _settings_of(kind))}
+        raise ConfigurationError(f"{name} has no setting {', '.join(settings)}; settings: {', '.join(sorted(known))}")
+
+
+def _settings_of(kind: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(kind).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _OBJECTS]
 
 
 def _resolve(given: object, role: str, method: str) -> Any:

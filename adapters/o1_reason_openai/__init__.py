@@ -26,6 +26,7 @@ from .wire import Price
 
 __all__ = ["Decisions", "Endpoint", "GenerativePRM", "OpenAIChat", "PRMFormat", "Price", "RemotePRM"]
 
+SERVER = ("base_url", "api_key_env")
 SAMPLING = (
     "frequency_penalty", "min_p", "presence_penalty", "reasoning_effort", "repetition_penalty", "service_tier", "top_k",
     "top_p", "verbosity",
@@ -38,7 +39,7 @@ def policy(name: str) -> ChatPolicy:
     """``"openai:MODEL?settings"`` as a policy. Raises ConfigurationError for settings that nobody has."""
     model, settings = read_name(name)
     made = build(ChatPolicy, settings, _chat(model, settings))
-    check_empty(settings, f"openai:{model}", Endpoint, OpenAIChat, ChatPolicy)
+    check_empty(settings, f"openai:{model}", Endpoint, OpenAIChat, ChatPolicy, more=(*SERVER, *SAMPLING))
     return made
 
 
@@ -63,9 +64,9 @@ def verifier(name: str) -> Verifier:
         made = build(kind, settings, model, _endpoint(settings))
     else:
         raise ConfigurationError(f"as must be one of {', '.join(ROLES)}; got {role!r}")
-    check_empty(
-        settings, f"openai:{model}?as={role}", Endpoint, kind, *(() if role in ("prm", "decisions") else (OpenAIChat,))
-    )
+    chat = (OpenAIChat,) if role not in ("prm", "decisions") else ()
+    more = (*SERVER, *SAMPLING) if chat else SERVER
+    check_empty(settings, f"openai:{model}?as={role}", Endpoint, kind, *chat, more=(*more, "as"))
     return made
 
 

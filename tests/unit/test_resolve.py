@@ -142,7 +142,8 @@ def test_a_known_reward_model_is_read_by_its_name():
     ("name", "message"),
     [
         ("openai:", "which model"),
-        ("openai:m?temprature=1", "temprature.*settings: .*temperature"),
+        ("openai:m?temprature=1", "temprature.*settings: .*base_url.*temperature.*top_p"),
+        ("openai:m?extract=x", "no setting extract"),
         ("openai:m?api_key_env=NOT_SET_ANYWHERE", "NOT_SET_ANYWHERE"),
         ("openai:m?price=cheap", "price"),
     ],
