@@ -71,6 +71,13 @@ class Meter:
             self._tokens += sign * bound.tokens
             self._usd += sign * (bound.cost_usd or 0.0)
 
+    def set_aside(self, bound: Usage) -> bool:
+        """`reserve` it, if it `fits`."""
+        fits = self.fits(bound)
+        if fits:
+            self.reserve(bound)
+        return fits
+
     def spend(self, role: str, usage: Usage) -> None:
         """Count what a call of "policy" or "verifier" cost."""
         spent = self._spent[role]

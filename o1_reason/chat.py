@@ -1,6 +1,7 @@
 """A chat model as the search sees it: messages in, replies out. Adapters implement `Chat`; `ChatPolicy`
 and the critics in `verifiers` are written against it, so that every adapter prompts, parses and counts alike."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -62,6 +63,17 @@ class Chat(Protocol):
     def bound(self, messages: Sequence[Message], sampling: Sampling, prefix: str | None = None) -> Usage:
         """The most that `complete` costs if every request succeeds at once."""
         ...
+
+
+def prompt_bytes(messages: Sequence[Message], prefix: str | None) -> int:
+    """About how many bytes a prompt has, for estimates of its tokens: what is written, and 16 for each turn's frame."""
+    written = sum(len(json.dumps(message.get("content"), ensure_ascii=False).encode()) for message in messages)
+    return written + len((prefix or "").encode()) + 16 * len(messages)
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """How chat completions are told of a JSON schema."""
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema), "strict": True}}
 
 
 def without_echo(text: str, start: str | None) -> str:

@@ -121,11 +121,8 @@ class ChatReasoner(BaseChatModel):
     def _generate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        loop = Loop()
-        try:
+        with Loop() as loop:
             return loop.run(self._agenerate(messages, stop, run_manager, **kwargs))
-        finally:
-            loop.close()
 
     async def _agenerate(
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any

@@ -156,12 +156,11 @@ def solve(
             from .view import read, render
 
             page.write_text(render(read(_data(result, seconds, True))), encoding="utf-8")
-    answered = result.answer is not None and result.confidence != 0
     if as_json:
         sys.stdout.write(json.dumps(_data(result, seconds, tree), ensure_ascii=False) + "\n")
     else:
-        _print(result, seconds, view if tree else None, answered)
-    raise typer.Exit(0 if answered else 1)
+        _print(result, seconds, view if tree else None)
+    raise typer.Exit(0 if result.answered else 1)
 
 
 @app.command(
@@ -373,22 +372,22 @@ def list_adapters() -> None:
         typer.echo(name)
 
 
-def _print(result: Result, seconds: float, view: TreeView | None, answered: bool) -> None:
+def _print(result: Result, seconds: float, view: TreeView | None) -> None:
     console = Console(highlight=False)
     if view is not None:
         console.print(view.render(result.node))
         console.print()
     elif result.text:
         console.print(Text(result.text, style="dim"))
-    if answered:
+    if result.answered:
         console.print(Text.assemble(("answer      ", "dim"), (result.answer or "", "bold green")))
     elif result.answer is not None:
         console.print(Text.assemble("no answer passed the check; the best attempt was ", (result.answer, "bold")))
     else:
         console.print(f"no answer ({result.stop})")
-    if not answered and result.stop in ("done", "exhausted"):
+    if not result.answered and result.stop in ("done", "exhausted"):
         console.print("try a wider search: --strategy mcts, or --option width=8", style="dim")
-    if answered and result.confidence is not None:
+    if result.answered and result.confidence is not None:
         console.print(Text.assemble(("confidence  ", "dim"), f"{result.confidence:.2f}"))
     policy, checks = result.policy_usage, result.verifier_usage
     dollars = "" if result.usage.cost_usd is None else f", ${result.usage.cost_usd:.4f}"

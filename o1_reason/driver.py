@@ -48,6 +48,15 @@ async def search(
         on_event=on_event,
     )
     try:
+        return await drive(run)
+    finally:
+        if book is not None and book is not ledger:
+            await book.close()
+
+
+async def drive(run: Search) -> Result:
+    """All transitions in turn, to the end. However it ends, no call is left, and the meter counts those cancelled."""
+    try:
         while not run.backtrack():
             await run.generate()
             await run.verify()
@@ -55,5 +64,3 @@ async def search(
         return run.finalize()
     finally:
         await run.close()
-        if book is not None and book is not ledger:
-            await book.close()

@@ -39,7 +39,6 @@ from .tree import ROOT, Node, Tree
 
 Event = dict[str, Any]
 Record = list[Any]
-FAILED = Usage(calls=1)  # a call was made, and nobody told what it cost
 
 
 def _paid(call: Order | Scoring, outcome: Any) -> Usage:
@@ -48,8 +47,8 @@ def _paid(call: Order | Scoring, outcome: Any) -> Usage:
         return outcome.usage
     if isinstance(outcome, Sequence):
         return sum((score.usage for score in outcome), NOTHING)
-    billed = call.receipt.usage if call.receipt is not None else NOTHING
-    return billed if billed.calls else FAILED
+    assert call.receipt is not None
+    return call.receipt.owed
 
 
 class Search:
@@ -429,11 +428,10 @@ class Search:
             states = self._states(call.ids)
             if self.meter.limited and call.bound is NOTHING:
                 call.bound = self._prices.bound("verifier", states[0], len(states), 1)
-                if not self.meter.fits(call.bound):
+                if not self.meter.set_aside(call.bound):
                     call.bound = NOTHING
                     self._unaffordable(call)
                     continue
-                self.meter.reserve(call.bound)
             self._start(call, self.models.score, call, states)
         while self._queue and self._pool.free > 0:
             order = self._queue.popleft()
@@ -447,9 +445,8 @@ class Search:
     def _extend(self, call: Order | Scoring, n: int) -> bool:
         """Set `n` more calls aside for one that is under way."""
         more = Usage(calls=n)
-        if not self.meter.fits(more):
+        if not self.meter.set_aside(more):
             return False
-        self.meter.reserve(more)
         call.bound += more
         return True
 

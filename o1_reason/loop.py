@@ -23,6 +23,12 @@ class Loop:
             future.cancel()
             raise
 
+    def __enter__(self) -> "Loop":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self, last: Coroutine[Any, Any, Any] | None = None) -> None:
         """Run `last`, cancel what is still under way and wait until it is gone, then end the thread."""
         try:

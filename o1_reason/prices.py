@@ -8,7 +8,7 @@ from .protocols import Policy, Verifier
 class Prices:
     """Upper bounds on calls: what policy and verifier say (`bound`), or else the dearest sample so far."""
 
-    def __init__(self, policy: Policy, verifier: Verifier | None, meter: Meter) -> None:
+    def __init__(self, policy: Policy | None, verifier: Verifier | None, meter: Meter) -> None:
         self._parts = {"policy": policy, "verifier": verifier}
         self._meter = meter
         self._dearest = {"policy": (1, 1.0, 0.0), "verifier": (1, 1.0, 0.0)}  # calls; tokens, dollars of a sample

@@ -17,16 +17,22 @@ class Receipt:
     """One call's bill so far.
 
     `deadline` is a time of the running event loop, None where time is unlimited; `free` calls are set aside and not
-    yet made; `reserve(n)` sets n more aside, if the budget has them.
+    yet made; `reserve(n)` sets n more aside, if the budget has them; `kept`: whoever is called charges it.
     """
 
-    __slots__ = ("deadline", "free", "reserve", "usage")
+    __slots__ = ("deadline", "free", "kept", "reserve", "usage")
 
     def __init__(self, free: int = 0, reserve: Callable[[int], bool] = lambda n: True) -> None:
         self.usage = NOTHING
         self.deadline: float | None = None
         self.free = free
+        self.kept = False
         self.reserve = reserve
+
+    @property
+    def owed(self) -> Usage:
+        """What a call cost that did not return its cost: its bill, or one call where nobody kept a bill."""
+        return self.usage if self.kept else Usage(calls=1)
 
 
 current: ContextVar[Receipt | None] = ContextVar("o1_reason_receipt", default=None)
@@ -36,6 +42,7 @@ def charge(usage: Usage) -> None:
     """Add `usage` to the bill of the call that is running."""
     receipt = current.get()
     if receipt is not None:
+        receipt.kept = True
         receipt.usage += usage
 
 
@@ -44,6 +51,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.usage = NOTHING
+        charge(NOTHING)  # from now on the bill is kept, even if no request is ever made
 
     def add(self, usage: Usage) -> None:
         self.usage += usage

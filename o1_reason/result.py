@@ -20,3 +20,8 @@ class Result:
     tree: Tree
     node: int | None  # the chosen leaf
     ranking: tuple[tuple[str, float], ...]  # distinct answers, best first
+
+    @property
+    def answered(self) -> bool:
+        """There is an answer, and no verifier has ruled it out."""
+        return self.answer is not None and self.confidence != 0

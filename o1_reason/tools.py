@@ -1,6 +1,5 @@
 """A tool for agents that decide by themselves when to think."""
 
-from collections.abc import Coroutine
 from typing import Any
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
@@ -50,7 +49,8 @@ def reasoning_tool(
         return _said(result), _artifact(result)
 
     def wait(question: str) -> tuple[str, dict[str, Any]]:
-        return _run(think(question))
+        with Loop() as loop:
+            return loop.run(think(question))
 
     return StructuredTool.from_function(
         func=wait,
@@ -60,14 +60,6 @@ def reasoning_tool(
         response_format="content_and_artifact",
         handle_tool_error=True,
     )
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    loop = Loop()
-    try:
-        return loop.run(work)
-    finally:
-        loop.close()
 
 
 def _said(result: Result) -> str:

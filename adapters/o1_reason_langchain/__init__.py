@@ -11,13 +11,11 @@ from o1_reason.chat_policy import ChatPolicy
 from o1_reason.errors import ConfigurationError
 from o1_reason.protocols import Verifier
 from o1_reason.resolve import build, check_empty, read_name
-from o1_reason.verifiers import Critic, PairwiseCritic, VoteCritic
+from o1_reason.verifiers.critics import CRITICS, Critic
 
 from .chat import LangChainChat
 
 __all__ = ["LangChainChat"]
-
-CRITICS: dict[str, Any] = {"critic": Critic, "vote": VoteCritic, "pairwise": PairwiseCritic}
 
 
 def wrap_policy(model: Any) -> ChatPolicy:

@@ -10,7 +10,17 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from o1_reason.chat import Finish, Message, Reply, Sampling, covering, find_stop, without_echo
+from o1_reason.chat import (
+    Finish,
+    Message,
+    Reply,
+    Sampling,
+    covering,
+    find_stop,
+    prompt_bytes,
+    response_format,
+    without_echo,
+)
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.limits import limit_of
 from o1_reason.mdp import Usage
@@ -56,7 +66,7 @@ class LangChainChat:
 
     def bound(self, messages: Sequence[Message], sampling: Sampling, prefix: str | None = None) -> Usage:
         """A call for each reply; prompt tokens by the most tokens per byte so far, at first a token for each byte."""
-        prompt = round(_bytes(messages, prefix) * (self._ratio * 1.05 or 1.0))
+        prompt = round(prompt_bytes(messages, prefix) * (self._ratio * 1.05 or 1.0))
         return Usage(sampling.n, sampling.n * prompt, sampling.n * (sampling.max_tokens or 0))
 
     async def continues(self) -> bool:
@@ -82,7 +92,7 @@ class LangChainChat:
         if not replies:
             raise _explained(next(o for o in outcomes if isinstance(o, BaseException)))
         read = tally.usage.prompt_tokens / len(replies)
-        self._ratio = max(self._ratio, read / _bytes(messages, prefix))
+        self._ratio = max(self._ratio, read / prompt_bytes(messages, prefix))
         return replies, tally.usage
 
     async def _one(
@@ -124,14 +134,8 @@ class LangChainChat:
         if self.prefix == "continue" and continuing:
             options["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
         if sampling.schema is not None and "model_kwargs" in fields:
-            schema = {"name": "reply", "schema": dict(sampling.schema), "strict": True}
-            options["response_format"] = {"type": "json_schema", "json_schema": schema}
+            options["response_format"] = response_format(sampling.schema)
         return options
-
-
-def _bytes(messages: Sequence[Message], prefix: str | None) -> int:
-    written = sum(len(str(message.get("content")).encode()) for message in messages)
-    return written + len((prefix or "").encode()) + 16 * len(messages)
 
 
 def _usage(message: AIMessage) -> Usage:

@@ -7,14 +7,13 @@ environment variable that holds the key. For a verifier ``as=`` says what the mo
 """
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 from o1_reason.chat_policy import ChatPolicy
 from o1_reason.errors import ConfigurationError
 from o1_reason.protocols import Verifier
 from o1_reason.resolve import build, check_empty, read_name
-from o1_reason.verifiers import Critic, PairwiseCritic, VoteCritic
+from o1_reason.verifiers.critics import CRITICS
 
 from .chat import OpenAIChat
 from .decisions import Decisions
@@ -31,7 +30,6 @@ SAMPLING = (
     "frequency_penalty", "min_p", "presence_penalty", "reasoning_effort", "repetition_penalty", "service_tier", "top_k",
     "top_p", "verbosity",
 )  # fmt: skip
-CRITICS: dict[str, Callable[..., Any]] = {"critic": Critic, "vote": VoteCritic, "pairwise": PairwiseCritic}
 ROLES = (*CRITICS, "prm", "generative", "decisions")
 
 

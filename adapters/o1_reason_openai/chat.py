@@ -10,7 +10,7 @@ from typing import Any, get_args
 import openai
 from openai import AsyncOpenAI
 
-from o1_reason.chat import Message, Reply, Sampling, find_stop
+from o1_reason.chat import Message, Reply, Sampling, find_stop, prompt_bytes, response_format
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.mdp import Usage
 from o1_reason.receipt import Tally, more_calls
@@ -94,9 +94,10 @@ class OpenAIChat:
     async def continues(self) -> bool:
         """Asks the server, with up to four requests of one token, unless it is known already."""
         if self.prefix == "auto":
+            tally = Tally()
             async with self._lock():
                 if self.prefix == "auto" and more_calls(PROBES):
-                    await self._probe()
+                    await self._probe(tally)
         return self.prefix not in ("none", "auto")
 
     async def complete(
@@ -244,12 +245,10 @@ class OpenAIChat:
     def _learn(self, messages: Sequence[Message], prefix: str | None, answer: Answer) -> None:
         if not answer.counted and self._stream is None and answer.complete:
             self._stream = False  # without a stream there may be usage
-        bytes_read = self._estimate(messages, prefix, 1.0)
-        self._ratio = max(self._ratio, answer.prompt_tokens() / bytes_read)
+        self._ratio = max(self._ratio, answer.prompt_tokens() / prompt_bytes(messages, prefix))
 
     def _estimate(self, messages: Sequence[Message], prefix: str | None, ratio: float) -> int:
-        written = sum(len(json.dumps(m.get("content"), ensure_ascii=False).encode()) for m in messages)
-        return max(1, round(ratio * (written + len((prefix or "").encode()) + 16 * len(messages))))
+        return max(1, round(ratio * prompt_bytes(messages, prefix)))
 
     async def _addressed(
         self, messages: Sequence[Message], prefix: str | None, tally: Tally
@@ -281,8 +280,7 @@ class OpenAIChat:
             fields["logprobs"] = sampling.top_logprobs if raw else True
             fields["top_logprobs"] = sampling.top_logprobs or None if not raw else None
         if sampling.schema is not None:
-            schema = {"name": "reply", "schema": dict(sampling.schema), "strict": True}
-            fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+            fields["response_format"] = response_format(sampling.schema)
         if self._stream is not False:
             counts = {} if "continuous_usage_stats" in self._refused else {"continuous_usage_stats": True}
             fields["stream_options"] = {"include_usage": True, **counts}
@@ -313,9 +311,7 @@ class OpenAIChat:
             self._probing = loop, asyncio.Lock()
         return self._probing[1]
 
-    async def _probe(self) -> None:
-        tally = Tally()
-
+    async def _probe(self, tally: Tally) -> None:
         async def ask(messages: Sequence[Message], extra: Mapping[str, Any]) -> Heard | None:
             body = {"model": self.model, "messages": list(messages), **extra, **self.extra}
             limit = "max_completion_tokens" if "max_tokens" in self._refused else "max_tokens"

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 from ..budget import Budget, Meter
 from ..errors import ConfigurationError, LedgerError, ModelError, UnjudgedError, VerifierError
@@ -11,13 +10,12 @@ from ..ledger import Ledger, identity_of, key_of, scores_data, scores_from
 from ..mdp import NOTHING, Score, State, Usage
 from ..pool import OverdueError, Pool
 from ..prices import Prices
-from ..protocols import Policy, Verifier, check_scores
+from ..protocols import Verifier, check_scores
 from ..receipt import Receipt, current
 from .data import Solution, Truth, settled
 
 HOPELESS = 20  # calls that fail before any succeeds
 UNREAD = "reply could not be read"
-FAILED = Usage(calls=1)  # a call was made, and nobody told what it cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ class Judge:
         self._verifier, self._ledger, self._batch, self._prefixes = verifier, ledger, batch, prefixes
         self._identity = identity_of(verifier, "verifier") if ledger else ""
         self._meter = Meter(budget)
-        self._prices = Prices(cast(Policy, None), verifier, self._meter)  # nothing is proposed here
+        self._prices = Prices(None, verifier, self._meter)  # nothing is proposed here
         self._pool: Pool[_Call] = Pool(budget)
         self._running: set[_Call] = set()
         self._found = Judgement()
@@ -143,9 +141,8 @@ class Judge:
         return call is not None
 
     def _reserve(self, call: _Call, more: Usage) -> bool:
-        if not self._meter.fits(more):
+        if not self._meter.set_aside(more):
             return False
-        self._meter.reserve(more)
         call.bound += more
         return True
 
@@ -182,6 +179,7 @@ class Judge:
             self._found.stop = "budget"  # and nothing cheaper either, lest the short solutions be over-represented
             raise _UnaffordableError
         call.asked = call.open = True
+        call.receipt.free = call.bound.calls
         started = time.monotonic()
         try:
             scores: Sequence[Score | None] = check_scores(await self._verifier.score(states), states)
@@ -278,7 +276,7 @@ def _unfinished(call: _Call) -> Usage:
     """What the verifier took for a call that it did not answer."""
     if not call.open:
         return NOTHING
-    return call.receipt.usage if call.receipt.usage.calls else FAILED
+    return call.receipt.owed
 
 
 def _kind(error: Exception) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..budget import Budget
+from ..driver import drive
 from ..engine import Event, Search
 from ..ledger import Ledger
 from ..protocols import Strategy
@@ -127,7 +128,7 @@ class Desk:
             self.running += 1
             started = time.monotonic()
             try:
-                return await _drive(search)
+                return await drive(search)
             finally:
                 self.running -= 1
                 seconds = time.monotonic() - started
@@ -149,7 +150,7 @@ class Desk:
         elif task.exception() is not None:
             outcome = "failed"
         else:
-            outcome = "answered" if answered(task.result()) else "unanswered"
+            outcome = "answered" if task.result().answered else "unanswered"
         self.metrics.add("o1_reason_searches_total", model=job.model.id, outcome=outcome)
         run.take(None)
 
@@ -174,20 +175,3 @@ class Desk:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-
-
-def answered(result: Result) -> bool:
-    """There is an answer, and no verifier has ruled it out."""
-    return result.answer is not None and result.confidence != 0
-
-
-async def _drive(search: Search) -> Result:
-    """All transitions in turn, as the bare driver does it; here the meter is wanted of searches that are cut off."""
-    try:
-        while not search.backtrack():
-            await search.generate()
-            await search.verify()
-        await search.close()  # first, so that the result counts what was cancelled
-        return search.finalize()
-    finally:
-        await search.close()

@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse
 
 from ..mdp import Usage
 from ..result import Result
-from .desk import answered
 
 # Fields that are refused unless they say nothing, with what to do instead.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -165,7 +164,7 @@ class Completion:
 
 def answer_text(result: Result) -> str:
     """What a person is to read; the bare answer, if there is one, also stands in `details`."""
-    if answered(result):
+    if result.answered:
         return result.answer or ""
     if result.answer is not None:
         return f"No answer passed the check; the best attempt was {result.answer}"

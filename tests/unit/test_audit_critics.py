@@ -4,8 +4,11 @@ import json
 
 import pytest
 from judges import ScriptedChat, blocks, sum_holds
+from o1_reason_openai import Endpoint, OpenAIChat
+from openai_server import Server
 from readers import FREE, solutions
 
+from o1_reason import Budget
 from o1_reason.audit import audit_verifier
 from o1_reason.verifiers import Critic
 from o1_reason.verifiers.critics.vote import VoteCritic
@@ -70,3 +73,14 @@ async def test_a_critic_that_compares_gets_its_company_in_batches():
 
     audit = await audit_verifier(sums(10, SUMS), VoteCritic(ScriptedChat(script)), budget=FREE, batch=4)
     assert (audit.verdict.worth, audit.trial.chosen.value, audit.failed) == (True, 1, 0)
+
+
+async def test_a_budget_in_calls_is_spent_to_the_last_one_over_a_real_endpoint():
+    async def judge(request):
+        await request.stream([['{"critique": "", "verdict": "yes", "score": 9}']])
+
+    async with Server(judge) as server:
+        critic = Critic(OpenAIChat("m", Endpoint(server.url), prefix="none"))
+        audit = await audit_verifier(sums(10, SUMS), critic, budget=Budget(max_calls=5, concurrency=2))
+        assert len(server.requests) == audit.cost.usage.calls == 5
+        assert audit.failed == 0

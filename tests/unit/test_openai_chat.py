@@ -476,6 +476,18 @@ async def test_cancelled_calls_are_counted_as_the_server_counts_them():
         assert result.usage.prompt_tokens == server.prompt_tokens
 
 
+async def test_a_call_that_was_cancelled_before_any_request_costs_nothing():
+    async def hangs(request: Request) -> None:
+        await asyncio.sleep(3600)
+
+    async with Server(hangs) as server:
+        policy = ChatPolicy(chat(server, n=False))
+        policy.chat.endpoint.limit.now = 2.0  # type: ignore[attr-defined]
+        policy.samples_per_call = 1  # type: ignore[attr-defined]
+        result = await search("?", policy, None, "best_of_n", Budget(max_seconds=0.5))
+        assert result.usage.calls == len(server.requests) == 2
+
+
 async def test_calls_that_come_too_late_are_counted():
     decided = asyncio.Event()
 
