@@ -7,6 +7,7 @@ answer comes out with its tree, its cost and its confidence.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .asking import Ask
 from .budget import Budget
 from .driver import search
 from .errors import ConfigurationError, LedgerError, O1ReasonError, PolicyError, StrategyError, VerifierError
@@ -20,7 +21,9 @@ from .verifiers import Gate
 
 if TYPE_CHECKING:
     from .chat_model import ChatReasoner
+    from .context import ReasonerContext
     from .graph import create_reasoner
+    from .middleware import ReasoningMiddleware
     from .tools import reasoning_tool
 
 __version__ = "0.1.0"
@@ -28,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DVTS",
     "MCTS",
+    "Ask",
     "BeamSearch",
     "BestOfN",
     "Budget",
@@ -44,6 +48,8 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Proposals",
+    "ReasonerContext",
+    "ReasoningMiddleware",
     "Result",
     "SQLiteLedger",
     "Score",
@@ -63,7 +69,13 @@ __all__ = [
 ]
 
 # What needs LangGraph or LangChain is imported when it is first used.
-_LAZY = {"ChatReasoner": ".chat_model", "create_reasoner": ".graph", "reasoning_tool": ".tools"}
+_LAZY = {
+    "ChatReasoner": ".chat_model",
+    "ReasonerContext": ".context",
+    "ReasoningMiddleware": ".middleware",
+    "create_reasoner": ".graph",
+    "reasoning_tool": ".tools",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -52,9 +52,9 @@ def path_score(tree: Tree, i: int, aggregate: Aggregate = "last") -> float | Non
 
 
 def answer_of(tree: Tree, i: int) -> str | None:
-    """The answer that terminal node `i` carries, as the policy wrote it."""
+    """The answer that terminal node `i` carries, as the policy wrote it; None where it waits for a tool to run."""
     step = tree.nodes[i].step
-    return None if step is None or step.answer is None else step.answer.strip()
+    return None if step is None or step.answer is None or step.pending else step.answer.strip()
 
 
 def step_aware_scores(tree: Tree, scores: Mapping[int, float]) -> dict[int, float]:
@@ -98,7 +98,7 @@ def _numbered(tree: Tree, i: int) -> list[tuple[str, int]]:
 
 
 class Ranking:
-    """Distinct answers, best first, with the node that stands for each, in [0, 1].
+    """Distinct answers, best first, with the node that stands for each, and what they are worth, in [0, 1].
 
     vote "none"        an answer is worth its best path; unscored answers rank behind, by votes
     vote "majority"    the share of the votes
@@ -130,7 +130,8 @@ class Ranking:
             worth = {key: count / total for key, count in votes.items()}
         order = sorted(best, key=lambda key: (-worth[key], -votes[key], best[key][1]))
         self.answers = tuple((answer_of(tree, best[key][1]) or "", worth[key]) for key in order)
-        self.node = best[order[0]][1] if order else None
+        self.nodes = tuple(best[key][1] for key in order)  # of `answers`
+        self.node = self.nodes[0] if order else None
         self._worth = worth if scores or vote != "none" else {}
 
     def confidence_of(self, tree: Tree, i: int) -> float | None:

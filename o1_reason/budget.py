@@ -1,6 +1,6 @@
 """What a search may spend, and the meter that keeps it within that."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .errors import ConfigurationError
@@ -34,6 +34,16 @@ class Budget:
                 raise ConfigurationError(f"Budget.{field.name} must be {wanted} >= {least}; got {value!r}")
 
 
+def tranche(whole: Budget, soft: Budget, times: int) -> Budget:
+    """`whole`, but of what `soft` limits no more than `times` as much as it says."""
+    limits: dict[str, Any] = {}
+    for name in ("max_calls", "max_tokens", "max_seconds", "max_usd", "max_nodes"):
+        part = getattr(soft, name)
+        each = [part if name == "max_seconds" else part * times] if part is not None else []  # seconds start anew
+        limits[name] = min((n for n in (getattr(whole, name), *each) if n is not None), default=None)
+    return replace(whole, **limits)
+
+
 class Meter:
     """Counts what was spent and what calls in flight may still spend, so that no call can pass the budget.
 
@@ -43,12 +53,18 @@ class Meter:
     """
 
     def __init__(self, budget: Budget) -> None:
-        self.budget = budget
         self._spent: dict[str, list[Any]] = {"policy": [0, 0, 0, None], "verifier": [0, 0, 0, None]}  # as in Usage
-        self._calls = 0  # reserved by calls in flight
-        self._tokens = 0
-        self._usd = 0.0
+        self.widen(budget)
+        self.forget_reserved()
+
+    def widen(self, budget: Budget) -> None:
+        """Count against another budget from now on; nothing may be reserved."""
+        self.budget = budget
         self.limited = not (budget.max_calls is None and budget.max_tokens is None and budget.max_usd is None)
+
+    def forget_reserved(self) -> None:
+        """Nothing is in flight."""
+        self._calls, self._tokens, self._usd = 0, 0, 0.0  # reserved by calls in flight
 
     def fits(self, bound: Usage) -> bool:
         """Whether a call that costs at most `bound` may start."""

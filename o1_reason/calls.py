@@ -12,6 +12,9 @@ from .ledger import Ledger, identity_of, key_of, proposals_data, proposals_from,
 from .mdp import NOTHING, Proposals, Score, State, Step, Usage
 from .protocols import Policy, Verifier, check_proposals, check_scores
 from .receipt import Receipt, current
+from .tree import step_data, step_from
+
+UNKNOWN = "It is not known whether this call was carried out: the program was stopped while it ran."
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +57,7 @@ class Models:
         self.policy, self.verifier, self.seed, self.ledger = policy, verifier, seed, ledger
         self._warn = warn
         self._takes_seed = "seed" in inspect.signature(policy.propose).parameters
+        self.act = self._act if hasattr(policy, "act") else None
         if ledger is not None:
             self._policy_identity = identity_of(policy, "policy")
             self._verifier_identity = identity_of(verifier, "verifier") if verifier else ""
@@ -80,6 +84,23 @@ class Models:
             options["seed"] = call_seed(self.seed, state, order.first)
         proposals = await self.policy.propose(state, order.n, order.max_steps, **options)
         return await _keyed(check_proposals(proposals, order.n, order.max_steps))
+
+    async def _act(self, state: State, refusal: str | None) -> Step:
+        """The last step of `state` with what its tools said, or `refusal` in their place.
+
+        A tool that had begun when the program was killed does not run again: its effects may be there already.
+        """
+        policy: Any = self.policy
+        if self.ledger is None or refusal is not None:
+            return await policy.act(state, refusal)
+        key = key_of(self._policy_identity, "act", state, calls=[call.id for call in state.steps[-1].calls])
+        known = await self.ledger.get(key)
+        if known is not None:
+            return step_from(known["step"]) if "step" in known else await policy.act(state, UNKNOWN)
+        await self.ledger.put(key, {"begun": True})
+        step = await policy.act(state, None)
+        await self._keep(key, {"step": step_data(step)})
+        return step
 
     async def score(self, call: Scoring, states: Sequence[State]) -> Sequence[Score]:
         """Raises VerifierError for scores that break the contract, and whatever the verifier raises."""

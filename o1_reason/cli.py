@@ -4,27 +4,43 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from enum import StrEnum
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
-from . import __version__
+from . import __version__, servers
 from .budget import Budget
 from .driver import search
-from .errors import ConfigurationError, O1ReasonError
+from .engine import Event
+from .errors import ConfigurationError
+from .options import (
+    CallsAtOnce,
+    LedgerFile,
+    MostCalls,
+    MostDollars,
+    MostNodes,
+    MostSeconds,
+    MostTokens,
+    PolicyName,
+    Seed,
+    StrategyName,
+    StrategyOptions,
+    VerifierName,
+    explained,
+)
 from .resolve import adapters, resolve_policy, resolve_strategy, resolve_verifier
 from .result import Result
 from .settings import with_defaults, with_options
 from .show import TreeView
-from .strategies import STRATEGIES
+from .view import Feed
+
+LINGER = 10.0  # seconds that the page of --live waits for a browser once the search has ended
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,48 +48,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-
-
-class LogLevel(StrEnum):
-    warning = "warning"
-    info = "info"
-    debug = "debug"
-
-
-# Options that several commands have.
-PolicyName = Annotated[
-    str, typer.Option("--policy", "-p", help="Adapter that proposes steps, ADAPTER:MODEL?setting=value&...")
-]
-VerifierName = Annotated[
-    str | None,
-    typer.Option(
-        "--verifier",
-        "-v",
-        help='Adapter that scores steps; "none" for none, which is also the default with another policy than the '
-        'embedded one. "embedded" is the reward model alone.',
-    ),
-]
-StrategyName = Annotated[
-    str | None,
-    typer.Option(
-        "--strategy",
-        "-s",
-        help=f"One of {', '.join(STRATEGIES)}. Default: beam with a verifier, self_consistency without.",
-    ),
-]
-StrategyOptions = Annotated[
-    list[str] | None, typer.Option("--option", "-o", help="A setting of the strategy, NAME=VALUE; repeatable.")
-]
-MostTokens = Annotated[int | None, typer.Option("--budget-tokens", help="Most tokens, prompts included.", min=0)]
-MostCalls = Annotated[int | None, typer.Option("--budget-calls", help="Most model calls.", min=0)]
-MostSeconds = Annotated[float | None, typer.Option("--budget-seconds", help="Most seconds.", min=0)]
-MostDollars = Annotated[float | None, typer.Option("--budget-usd", help="Most dollars.", min=0)]
-MostNodes = Annotated[int, typer.Option("--budget-nodes", help="Most nodes of the tree.", min=0)]
-CallsAtOnce = Annotated[int, typer.Option("--concurrency", help="Model calls in flight at once.", min=1)]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same search.")]
-LedgerFile = Annotated[
-    str | None, typer.Option("--ledger", help="SQLite file of finished calls: none is ever paid twice.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -93,6 +67,8 @@ def main(
     epilog="""Examples:
 
     o1-reason solve "4 5 6 10"
+
+    o1-reason solve "1 5 5 5" --strategy mcts --live --view tree.html
 
     o1-reason solve "Make 40 from 2, 5, 7 and 11" --strategy mcts --tree
 
@@ -123,6 +99,10 @@ def solve(
     page: Annotated[
         Path | None, typer.Option("--view", help="Write a page to explore the search in, too.", dir_okay=False)
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Show the tree in a browser while it grows; the address is printed.")
+    ] = False,
+    live_port: Annotated[int, typer.Option(help="Of --live, on 127.0.0.1. 0: one that is free.", min=0, max=65535)] = 0,
 ) -> None:
     """Search for the answer to a question, and show how it was found and what it cost."""
     errors = Console(stderr=True)
@@ -131,36 +111,63 @@ def solve(
         max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
         max_nodes=budget_nodes, concurrency=concurrency,
     )  # fmt: skip
-    view = TreeView()
+    view, feed = TreeView(), Feed(question)
     started = time.monotonic()
-    with _explained(errors):
-        _check_folder(page)
-        work = search(
-            question,
-            resolve_policy(policy),
-            resolve_verifier(verifier),
-            with_options(resolve_strategy(strategy), option or []),
-            budget,
-            seed=seed,
-            ledger=ledger,
-            on_event=view.event,
-        )
-        live = nullcontext() if as_json else Live(
+
+    def seen(event: Event) -> None:
+        view.event(event)
+        feed.take(event)
+
+    async def run() -> Result:
+        progress = nullcontext() if as_json else Live(
             console=errors, get_renderable=lambda: view.progress(tree), transient=True, refresh_per_second=10,
             vertical_overflow="ellipsis",
         )  # fmt: skip
-        with live:
-            result = asyncio.run(work)
+        with progress:
+            result = await search(question, *parts, budget, seed=seed, ledger=ledger, on_event=seen)
+        feed.end(result, time.monotonic() - started)
+        return result
+
+    def tell(result: Result) -> None:
         seconds = time.monotonic() - started
         if page is not None:
-            from .view import read, render
+            page.write_text(feed.page(), encoding="utf-8")
+        if as_json:
+            sys.stdout.write(json.dumps(_data(result, seconds, tree), ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        else:
+            _print(result, seconds, view if tree else None)
 
-            page.write_text(render(read(_data(result, seconds, True))), encoding="utf-8")
-    if as_json:
-        sys.stdout.write(json.dumps(_data(result, seconds, tree), ensure_ascii=False) + "\n")
-    else:
-        _print(result, seconds, view if tree else None)
+    with explained(errors):
+        _check_folder(page)
+        searching = with_options(resolve_strategy(strategy), option or [])
+        parts = resolve_policy(policy), resolve_verifier(verifier), searching
+        result = asyncio.run(_watched(run, feed, live_port, errors, tell) if live else run())
+        if not live:
+            tell(result)
     raise typer.Exit(0 if result.answered else 1)
+
+
+async def _watched(
+    run: Callable[[], Awaitable[Result]], feed: Feed, port: int, errors: Console, tell: Callable[[Result], None]
+) -> Result:
+    """Search with a page on loopback that shows it; afterwards the page stays until somebody has seen the end."""
+    from .view.live import serving
+
+    async with serving(feed, port) as page:
+        errors.print(f"live: {page.url}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        try:
+            result = await run()
+        except BaseException as error:
+            feed.fail(str(error) or "interrupted")
+            await page.shown(0.5)
+            raise
+        tell(result)
+        with suppress(asyncio.CancelledError):  # there is an answer, whoever does not want to wait for the page
+            if not await page.shown(0.5):
+                errors.print(f"the page stays until a browser has shown it, or for {LINGER:.0f} s", style="dim")
+                await page.shown(LINGER)
+    return result
 
 
 @app.command(
@@ -215,7 +222,7 @@ def audit(
     from .audit import page, terminal
 
     errors = Console(stderr=True)
-    with _explained(errors):
+    with explained(errors):
         _check_folder(html)
         budget = Budget(
             max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
@@ -233,69 +240,8 @@ def audit(
         Console(highlight=False).print(terminal.render(found))
 
 
-@app.command(
-    epilog="""Examples:
-
-    o1-reason serve
-
-    o1-reason serve --policy openai:gpt-5-mini --budget-usd 0.05 --port 9000
-
-    O1_REASON_API_KEYS="key1 key2" o1-reason serve --models models.toml --host 0.0.0.0
-
-Then any OpenAI client works with base_url http://127.0.0.1:8000/v1 and the model reasoner/embedded. The budget is that
-of one request, and the most a request may ask for. docs/serve.md tells the rest."""
-)
-def serve(
-    policy: PolicyName = "embedded",
-    verifier: VerifierName = None,
-    strategy: StrategyName = None,
-    option: StrategyOptions = None,
-    name: Annotated[str | None, typer.Option(help="Serve it as reasoner/NAME; else after the policy.")] = None,
-    models: Annotated[
-        Path | None,
-        typer.Option(help="TOML file of several models, in place of the options above.", envvar="O1_REASON_MODELS"),
-    ] = None,
-    budget_tokens: MostTokens = None,
-    budget_calls: MostCalls = None,
-    budget_seconds: MostSeconds = 300,
-    budget_usd: MostDollars = None,
-    budget_nodes: MostNodes = 4096,
-    concurrency: CallsAtOnce = 16,
-    seed: Seed = 0,
-    ledger: LedgerFile = None,
-    host: Annotated[str, typer.Option(help="Address; any but a loopback one needs API keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: one that is free.", min=0, max=65535)] = 8000,
-    api_key: Annotated[
-        list[str] | None,
-        typer.Option(help="Repeatable; in the environment separated by blanks.", envvar="O1_REASON_API_KEYS"),
-    ] = None,
-    searches: Annotated[int, typer.Option(help="Searches at once.", min=1)] = 8,
-    queue: Annotated[int, typer.Option(help="Searches that may wait; beyond them 429.", min=0)] = 64,
-    body_bytes: Annotated[int, typer.Option(help="Most bytes of a request's body.", min=1)] = 1 << 20,
-    cors_origin: Annotated[list[str] | None, typer.Option(help="Web origin that may call; repeatable.")] = None,
-    grace: Annotated[float, typer.Option(help="Seconds that running searches have to end on SIGTERM.", min=0)] = 30,
-    log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.info,
-) -> None:
-    """Serve the reasoner by OpenAI's chat completions API."""
-    from .serve import models as served
-    from .serve import server
-
-    budget = Budget(
-        max_calls=budget_calls, max_tokens=budget_tokens, max_seconds=budget_seconds, max_usd=budget_usd,
-        max_nodes=budget_nodes, concurrency=concurrency,
-    )  # fmt: skip
-    with _explained(Console(stderr=True)):
-        if models is not None:
-            offered = served.load(models, budget)
-        else:
-            verifier, strategy = with_defaults(policy, verifier, strategy)
-            searching = with_options(resolve_strategy(strategy), option or [])
-            offered = [served.build(policy, verifier, searching, budget, name)]
-        server.run(
-            offered, host=host, port=port, grace=grace, seed=seed, ledger=ledger, log_level=log_level.value,
-            keys=tuple(api_key or ()), searches=searches, queue=queue, body_bytes=body_bytes,
-            cors_origins=tuple(cors_origin or ()),
-        )  # fmt: skip
+app.command(epilog=servers.SERVE_EXAMPLES)(servers.serve)
+app.command(epilog=servers.MCP_EXAMPLES)(servers.mcp)
 
 
 @app.command(
@@ -322,7 +268,7 @@ def picture(
     """Draw the tree of a search: a page to explore it in, complete in itself, with no network."""
     from .view import flowchart, load, render
 
-    with _explained(Console(stderr=True)):
+    with explained(Console(stderr=True)):
         if (out is not None or open_page) + mermaid + text > 1:
             raise ConfigurationError("--mermaid and --text print and make no page; give one of them, or -o and --open")
         found = load(file)
@@ -347,22 +293,6 @@ def picture(
 def _check_folder(file: Path | None) -> None:
     if file is not None and not file.absolute().parent.is_dir():
         raise ConfigurationError(f"there is no folder {file.parent} to write {file.name} to; make it first")
-
-
-@contextmanager
-def _explained(errors: Console) -> Iterator[None]:
-    """Errors become a line for the user and an exit code."""
-    try:
-        yield
-    except ConfigurationError as error:
-        errors.print(f"[bold red]cannot do that:[/] {escape(str(error))}")
-        raise typer.Exit(2) from error
-    except (O1ReasonError, OSError) as error:
-        errors.print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        errors.print("interrupted; what a --ledger holds is not paid for again")
-        raise typer.Exit(130) from None
 
 
 @app.command("adapters")

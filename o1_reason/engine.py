@@ -7,16 +7,18 @@
 
 There is no barrier: calls run in a pool that belongs to the run, a candidate is sent to the verifier the moment its
 generation ends, and every pass of the loop takes one call that has finished. Both drivers (`driver`, `graph`) only
-call the transitions in turn. All that changes the tree goes through the few methods that also write the log, so
-replaying a log gives the same tree: that is how an interrupted run is resumed.
+call the transitions in turn. What changes the tree stands in `history`.
+
+A search can go on past its end, from other steps than it began with (`restart`): behind what the tools of a chosen
+step have said (`act`), or what a person has written.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .aggregate import Ranking, answer_of
-from .budget import Budget, Meter
+from .budget import Budget
 from .calls import Models, Order, Scoring
 from .errors import (
     ConfigurationError,
@@ -28,17 +30,14 @@ from .errors import (
     UnjudgedError,
     VerifierError,
 )
-from .ledger import Ledger, proposals_data, proposals_from, scores_data, scores_from
-from .mdp import NOTHING, Expansion, Proposals, Score, State, Usage
+from .history import Event, History, Record
+from .ledger import Ledger
+from .mdp import NOTHING, Expansion, Proposals, Score, State, Step, Usage
 from .pool import Pool
-from .prices import Prices
 from .protocols import Policy, Strategy, Verifier
 from .receipt import Receipt
 from .result import Result
-from .tree import ROOT, Node, Tree
-
-Event = dict[str, Any]
-Record = list[Any]
+from .tree import ROOT
 
 
 def _paid(call: Order | Scoring, outcome: Any) -> Usage:
@@ -51,8 +50,12 @@ def _paid(call: Order | Scoring, outcome: Any) -> Usage:
     return call.receipt.owed
 
 
-class Search:
-    """One run. Not thread-safe: it lives on the event loop that awaits its transitions."""
+class Search(History):
+    """One run. Not thread-safe: it lives on the event loop that awaits its transitions.
+
+    `steps` are taken as given: the search goes on from there. `budget` may be a function of how often the search has
+    gone on (`widen`), `widened` times so far.
+    """
 
     def __init__(
         self,
@@ -60,10 +63,12 @@ class Search:
         policy: Policy,
         verifier: Verifier | None,
         strategy: Strategy,
-        budget: Budget,
+        budget: Budget | Callable[[int], Budget],
         *,
         context: tuple[dict[str, Any], ...] = (),
         seed: int = 0,
+        steps: Sequence[Step] = (),
+        widened: int = 0,
         ledger: Ledger | None = None,
         on_event: Callable[[Event], None] | None = None,
         log: list[Record] | None = None,
@@ -72,28 +77,15 @@ class Search:
             raise ConfigurationError("the question is empty")
         if not getattr(strategy, "uses_verifier", True):
             verifier = None
+        super().__init__(
+            question, policy, verifier, strategy, budget, context=context, seed=seed, steps=steps, widened=widened,
+            on_event=on_event, log=log,
+        )  # fmt: skip
         self.models = Models(
             policy, verifier, seed, ledger, lambda error: self._emit("failed", node=None, error=str(error))
         )
-        self.strategy, self.budget = strategy, budget
-        self.tree = Tree(question, context, seed)
-        self.meter = Meter(budget)
-        self.stop = ""
-        self.error: Exception | None = None  # the first failure
-        self.fresh: list[int] = []  # scored or found dead, not yet backed up
-        self.log = log  # what has happened since it was last taken, if anybody reads it
-        self.on_event = on_event
-        self._answer: int | None = None  # known once the strategy is done
-        self._max_depth = getattr(strategy, "max_depth", None)
-        self._orders: dict[int, Order] = {}  # outstanding
-        self._ordered = 0
-        self._queue: deque[Order] = deque()  # outstanding and not yet sent
-        self._scorings: dict[int, Scoring] = {}  # outstanding, by their first node
-        self._to_score: deque[Scoring] = deque()  # outstanding and not yet sent
         self._scored: tuple[Scoring, Sequence[Score] | Exception] | None = None
-        self._pool: Pool[Order | Scoring] = Pool(budget)
-        self._prices = Prices(policy, verifier, self.meter)
-        self._worked = {"policy": False, "verifier": verifier is None}
+        self._pool: Pool[Order | Scoring] = Pool(self.budget)
 
     # Transitions.
 
@@ -106,6 +98,8 @@ class Search:
 
     def _backtrack(self) -> bool:
         tree = self.tree
+        if self.settled:
+            return True
         if self.fresh:
             self._backup(self.fresh)
         if self.strategy.done(tree):
@@ -178,8 +172,7 @@ class Search:
             raise self.error
         if self.log is not None:
             self.log.append(["end"])
-        ranker = getattr(self.strategy, "ranking", Ranking)
-        ranking: Ranking = ranker(tree)
+        ranking = self._ranking()
         answer = None if node is None else answer_of(tree, node)
         result = Result(
             answer=answer,
@@ -191,11 +184,58 @@ class Search:
             verifier_usage=self.meter.verifier,
             tree=tree,
             node=node,
-            ranking=ranking.answers,
+            ranking=tuple(entry for entry in ranking.answers if entry[0]),
         )
         if self.on_event:
             self._emit("finished", node=node, answer=answer, confidence=result.confidence, stop=result.stop)
         return result
+
+    def _ranking(self) -> Ranking:
+        return getattr(self.strategy, "ranking", Ranking)(self.tree)
+
+    def candidates(self, n: int) -> list[tuple[int, float | None]]:
+        """The `n` best nodes with their confidence: the one to be chosen, finished ones with other answers, and last,
+        by their rewards, leaves that are not finished."""
+        tree, ranking = self.tree, self._ranking()
+        chosen = self._answer if self._answer is not None else self.strategy.answer(tree)
+        first = () if chosen is None else (chosen,)
+        told = {tree.nodes[i].key for i in first}
+        finished = [*first, *(i for i in ranking.nodes if tree.nodes[i].key not in told)]
+        leaves = [node for node in tree.nodes[1:] if node.open and not node.children]
+        leaves.sort(key=lambda node: (-(node.reward or 0.0), -node.depth, node.id))
+        found = [(i, ranking.confidence_of(tree, i)) for i in finished]
+        return [*found, *((node.id, node.reward) for node in leaves[:n])][:n]
+
+    # Going on past the end.
+
+    @property
+    def pending(self) -> State | None:
+        """The state that was chosen, if its last step calls tools that have not run, and the policy can run them."""
+        if self._answer is None or self.models.act is None:
+            return None
+        state = self.tree.state(self._answer)
+        return state if state.steps[-1].pending else None
+
+    async def act(self, refusal: str | None = None) -> None:
+        """Run the tools that the chosen step calls, and go on from what they say. `refusal`: say that in their place.
+
+        Raises ConfigurationError if nothing is `pending`.
+        """
+        state = self.pending
+        if state is None or self.models.act is None:
+            raise ConfigurationError("no tool is waiting to run")
+        await self.close()
+        step = await self.models.act(state, refusal)
+        self.restart([*state.steps[:-1], replace(step, terminal=False, answer=None, key=None)])
+
+    def restart(self, steps: Sequence[Step]) -> None:
+        super().restart(steps)
+        self._scored = None
+        self._pool = Pool(self.budget, self._pool.deadline)
+
+    def widen(self) -> None:
+        super().widen()
+        self._pool = Pool(self.budget)
 
     def cancel(self) -> None:
         """Cancel what is in flight."""
@@ -212,173 +252,6 @@ class Search:
                     self.meter.spend(role, _paid(call, late.get(call)))
                     call.receipt = None
 
-    # Everything that changes the tree, live and on replay.
-
-    def _backup(self, ids: list[int]) -> None:
-        self.fresh = []
-        self.strategy.backup(self.tree, ids)
-        if self.log is not None:
-            self.log.append(["backup", ids])
-
-    def _order(self, order: Order) -> None:
-        self.tree.order(self.tree.nodes[order.node], order.n)
-        self._orders[order.id] = order
-        self._ordered = order.id + 1
-        self._queue.append(order)
-        if self.log is not None:
-            record = [order.node, order.n, order.max_steps, order.temperature, order.first]
-            self.log.append(["order", order.id, *record])
-
-    def _grow(self, order: Order, proposals: Proposals) -> None:
-        """The nodes that an order brought; equal siblings are merged, the rest goes to the verifier."""
-        tree = self.tree
-        at = tree.nodes[order.node]
-        if self.log is not None:
-            self.log.append(["grow", order.id, proposals_data(proposals)])
-        self._settle(order)
-        self._worked["policy"] = True
-        self.meter.spend("policy", proposals.usage)
-        self._prices.remember("policy", proposals.usage, order.n)
-        most = self.budget.max_nodes
-        ends: dict[int, Node] = {}
-        for candidate in proposals.candidates:
-            node, new = at, False
-            for index, step in enumerate(candidate):
-                if most is not None and len(tree) > most and tree.find(node.id, step) is None:
-                    break
-                node, new = tree.add(node.id, step, passing=index > 0)
-                if new and self.on_event:
-                    self._created(node)
-            if new or (node is not at and node.reward is None and not node.waiting and not node.dead):
-                ends[node.id] = node
-        tree.returned(at, order.n)
-        if self._max_depth is not None:
-            for node in ends.values():
-                if node.depth >= self._max_depth and not node.terminal:
-                    tree.kill(node, "maximum depth")
-        if not at.children and not at.pending:
-            tree.kill(at, "no proposals")
-        if ends and self.models.verifier is not None:
-            for node in ends.values():
-                node.waiting = True
-            tree.unscored += len(ends)
-            call = Scoring(at.id, list(ends), order.score_bound)
-            self._scorings[call.ids[0]] = call
-            self._to_score.append(call)
-        else:
-            self.fresh.extend(ends or [at.id])
-            self.meter.reserve(order.score_bound, -1)
-            tree.settled(at)
-
-    def _fail(self, order: Order, why: str, cost: Usage) -> None:
-        """A call that failed is a dead end, unless its node has other children."""
-        tree = self.tree
-        at = tree.nodes[order.node]
-        if self.log is not None:
-            self.log.append(["fail", order.id, why, cost.to_data()])
-        self._settle(order)
-        self.meter.reserve(order.score_bound, -1)
-        self.meter.spend("policy", cost)
-        tree.returned(at, order.n)
-        tree.settled(at)
-        if not at.children and not at.pending:
-            tree.kill(at, why)
-        self.fresh.append(at.id)
-        if self.on_event:
-            self._emit("failed", node=at.id, error=why)
-
-    def _score(self, call: Scoring, scores: Sequence[Score | None], why: str = "", cost: Usage | None = None) -> None:
-        """A node without a score is a dead end, because of `why`; the call then cost `cost`."""
-        tree, ids = self.tree, call.ids
-        self._worked["verifier"] = True
-        if self.log is not None:
-            record = ["score", ids[0], [score and scores_data([score])[0] for score in scores]]
-            self.log.append(record if cost is None else [*record, why, cost.to_data()])
-        usage = NOTHING
-        for i, score in zip(ids, scores, strict=True):
-            node = tree.nodes[i]
-            node.waiting = False
-            if score is None:
-                self._dead(node, why)
-                continue
-            node.critique = score.critique
-            if score.usage is not NOTHING:
-                usage += score.usage
-            node.reward = float(score.rewards[-1])
-            if len(score.rewards) > 1:  # steps of a longer candidate are scored along with its end
-                above = node
-                for reward in reversed(score.rewards[:-1]):
-                    above = tree.nodes[above.parent or ROOT]
-                    if above.reward is not None or above.waiting:
-                        break
-                    above.reward = float(reward)
-            if self.on_event:
-                self._emit("scored", node=i, reward=node.reward)
-        usage = usage if cost is None else cost
-        self.meter.spend("verifier", usage)
-        self._prices.remember("verifier", usage, len(ids))
-        self._over(call)
-
-    def _unscored(self, call: Scoring, why: str, cost: Usage) -> None:
-        """Candidates whose verifier call failed are dead ends."""
-        if self.log is not None:
-            self.log.append(["unscored", call.ids[0], why, cost.to_data()])
-        self.meter.spend("verifier", cost)
-        for i in call.ids:
-            node = self.tree.nodes[i]
-            node.waiting = False
-            self._dead(node, why)
-        self._over(call)
-
-    def _dead(self, node: Node, why: str) -> None:
-        self.tree.kill(node, why)
-        if self.on_event:
-            self._emit("failed", node=node.id, error=why)
-
-    def _unaffordable(self, call: Scoring) -> None:
-        """No budget is left to score these; they count without a score."""
-        if self.log is not None:
-            self.log.append(["unaffordable", call.ids[0]])
-        for i in call.ids:
-            self.tree.nodes[i].waiting = False
-        self._over(call)
-        self.stop = "budget"
-
-    def _over(self, call: Scoring) -> None:
-        self.meter.reserve(call.bound, -1)
-        del self._scorings[call.ids[0]]
-        self.tree.unscored -= len(call.ids)
-        self.tree.settled(self.tree.nodes[call.node])
-        self.fresh.extend(call.ids)
-
-    def replay(self, log: Sequence[Record]) -> None:
-        """Bring a new search to where the log ends; calls that were in flight are outstanding again."""
-        mine, self.log = self.log, None
-        events, self.on_event = self.on_event, None
-        for kind, *record in log:
-            if kind == "order":
-                self._order(Order(*record))
-            elif kind == "grow":
-                self._grow(self._orders[record[0]], proposals_from(record[1]))
-            elif kind == "fail":
-                self._fail(self._orders[record[0]], record[1], Usage(**record[2]))
-                self.error = self.error or PolicyError(record[1])
-            elif kind == "score":
-                scores = [data and scores_from([data])[0] for data in record[1]]
-                self._score(self._scorings[record[0]], scores, *record[2:3], *(Usage(**data) for data in record[3:]))
-            elif kind == "unscored":
-                self._unscored(self._scorings[record[0]], record[1], Usage(**record[2]))
-                self.error = self.error or VerifierError(record[1])
-            elif kind == "unaffordable":
-                self._unaffordable(self._scorings[record[0]])
-            elif kind == "stop":
-                self.stop = record[0]
-            else:
-                self._backup(list(record[0]))
-        self.log, self.on_event = mine, events
-        self._queue = deque(self._orders.values())
-        self._to_score = deque(self._scorings.values())
-
     # Orders and budget.
 
     def _place(self, expansion: Expansion) -> bool:
@@ -394,7 +267,7 @@ class Search:
         left = expansion.n
         most = self.budget.max_nodes
         if most is not None:
-            left = min(left, most - (len(tree) - 1) - sum(order.n for order in self._orders.values()))
+            left = min(left, most - self.earlier - (len(tree) - 1) - sum(order.n for order in self._orders.values()))
         per_call = getattr(self.models.policy, "samples_per_call", None) or left
         asked = left == expansion.n
         while left > 0:
@@ -412,10 +285,6 @@ class Search:
             asked = asked and order.n == want
             left -= order.n
         return asked
-
-    def _settle(self, order: Order) -> None:
-        self.meter.reserve(order.bound, -1)
-        del self._orders[order.id]
 
     # Calls.
 
@@ -473,17 +342,3 @@ class Search:
             error = wrapped
         self.error = self.error or error
         return str(error)
-
-    # Events.
-
-    def _emit(self, event: str, **data: Any) -> None:
-        if self.on_event:
-            self.on_event({"event": event, **data})
-
-    def _created(self, node: Node) -> None:
-        step = node.step
-        assert step is not None
-        self._emit(
-            "created", node=node.id, parent=node.parent, depth=node.depth, text=step.text, terminal=step.terminal,
-            answer=step.answer,
-        )  # fmt: skip

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from .errors import ConfigurationError, LedgerError
-from .mdp import Proposals, Score, State, Step, Usage
-from .tree import step_data
+from .mdp import Proposals, Score, State, Usage
+from .tree import step_data, step_from
 
 
 @runtime_checkable
@@ -165,7 +165,7 @@ def proposals_data(proposals: Proposals) -> dict[str, Any]:
 
 
 def proposals_from(data: dict[str, Any]) -> Proposals:
-    candidates = tuple(tuple(Step(**step) for step in candidate) for candidate in data["candidates"])
+    candidates = tuple(tuple(step_from(step) for step in candidate) for candidate in data["candidates"])
     return Proposals(candidates, Usage(**data["usage"]))
 
 

@@ -47,6 +47,16 @@ NOTHING = Usage()
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that a step makes."""
+
+    name: str
+    arguments: str  # a JSON object
+    id: str = ""
+    result: str | None = None  # what the tool said; None: it has not run
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One piece of reasoning, or the final answer."""
 
@@ -56,6 +66,12 @@ class Step:
     logprob: float | None = None  # mean token log-probability, nats
     tokens: int = 0  # completion tokens paid for this step
     key: str | None = None  # answers with equal keys are one answer; None: `answers.canonical(answer)`
+    calls: tuple[ToolCall, ...] = ()  # `text` tells of them and of their results, too
+
+    @property
+    def pending(self) -> bool:
+        """It calls a tool that has not run: one with effects, which only runs once the step is chosen."""
+        return any(call.result is None for call in self.calls)
 
 
 @dataclass(frozen=True, slots=True)

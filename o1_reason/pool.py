@@ -18,10 +18,10 @@ class Pool(Generic[Key]):
     """Runs calls, at most `budget.concurrency` at once by its user's care (`free`), and keeps what they brought.
 
     `finished` holds (key, outcome or exception) in order of completion. `expired` is set when `max_seconds` are
-    over, counted from the first call. Not thread-safe: one event loop.
+    over, counted from the first call, or at `deadline`, a time of the running loop. Not thread-safe: one event loop.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, deadline: float | None = None) -> None:
         self._budget = budget
         self._running: dict[Key, tuple[asyncio.Task[None], float]] = {}  # with start times, oldest first
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -29,7 +29,7 @@ class Pool(Generic[Key]):
         self._waiter: asyncio.Future[None] | None = None
         self.finished: deque[tuple[Key, Any]] = deque()
         self.expired = budget.max_seconds == 0
-        self.deadline: float | None = None  # on the loop's clock, once a call was started
+        self.deadline = deadline  # on the loop's clock; None until a call was started
 
     @property
     def free(self) -> int:
@@ -47,7 +47,7 @@ class Pool(Generic[Key]):
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
             if self._budget.max_seconds is not None:
-                self.deadline = loop.time() + self._budget.max_seconds
+                self.deadline = self.deadline or loop.time() + self._budget.max_seconds
                 self._timers["deadline"] = loop.call_at(self.deadline, self._expire)
         self._running[key] = loop.create_task(self._run(key, call, arguments)), loop.time()
         if "call" not in self._timers and self._budget.call_seconds is not None:

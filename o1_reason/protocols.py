@@ -8,6 +8,10 @@ Beyond the protocols, some optional attributes are honoured:
   call can cost; with it, budgets in tokens and dollars hold to the last token.
 * a ``seed`` parameter of `propose`: an integer that depends on the search's seed, the state and the index of the
   first sample alone, so that a run repeats whatever order its calls finish in.
+* ``extract(state) -> str | None`` of a policy: the answer that the last step of a state states, if it does; so that a
+  step that a person has written can end a search.
+* ``act(state, refusal) -> Step`` of a policy: runs the tools that the last step of a chosen state calls, and returns
+  that step with what they said; with a `refusal`, the policy is told that in place of each result.
 * of a strategy: ``max_depth: int`` (deeper nodes are dead ends), ``uses_verifier = False`` (nothing is scored),
   ``ranking(tree) -> Ranking`` (other than by the best path of each answer).
 """

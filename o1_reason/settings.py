@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from .budget import Budget
 from .errors import ConfigurationError
 from .protocols import Strategy
 
@@ -44,6 +45,40 @@ def with_settings(strategy: Strategy, settings: Mapping[str, Any]) -> Strategy:
         return replace(strategy, **settings) if settings else strategy  # type: ignore[type-var]
     except TypeError as error:
         raise ConfigurationError(f"{', '.join(settings)}: {error}") from error
+
+
+def narrowed(strategy: Strategy, options: Mapping[str, Any], budget: Budget) -> Strategy:
+    """The strategy with `options`, for somebody who is not trusted.
+
+    Raises ConfigurationError also for whole numbers beyond the budget's limit on nodes: no search could use them, and
+    some would cost memory before it starts.
+    """
+    most = budget.max_nodes
+    for option, value in options.items():
+        if isinstance(value, int) and most is not None and value > most:
+            raise ConfigurationError(f"{option} must be at most {most}, which is the most nodes a search may have here")
+    return with_settings(strategy, options)
+
+
+def budget_of(usual: Budget, given: Budget | Mapping[str, Any] | None) -> Budget:
+    """`given`, or `usual` with the limits that are given by name. Raises ConfigurationError for other names."""
+    if isinstance(given, Budget):
+        return given
+    names = [field.name for field in fields(Budget)]
+    for name in given or {}:
+        if name not in names:
+            raise ConfigurationError(f"a budget has no {name}; there are: {', '.join(names)}")
+    return replace(usual, **(given or {}))
+
+
+def within(most: Budget, wanted: Mapping[str, Any]) -> Budget:
+    """What is `wanted`, but nowhere more than `most`. Raises ConfigurationError for what is no limit."""
+    asked = budget_of(most, wanted)
+    limits: dict[str, Any] = {}
+    for field in fields(Budget):
+        both = [value for budget in (most, asked) if (value := getattr(budget, field.name)) is not None]
+        limits[field.name] = min(both, default=None)
+    return Budget(**limits)
 
 
 def _known(strategy: Strategy) -> list[str]:

@@ -39,6 +39,9 @@ class TreeView:
                     self._nodes[event["node"]]["error"] = event["error"]
             case "backtracked":
                 self._jumps += 1
+            case "restarted":
+                self._nodes = {0: {"text": " ".join(["question", *event["steps"]]), "parent": None, "children": []}}
+                self._best = None
 
     def progress(self, whole: bool) -> RenderableType:
         """One line on where the search stands; with `whole`, the tree so far above it."""
@@ -57,7 +60,7 @@ class TreeView:
         while chosen is not None:
             path.add(chosen)
             chosen = self._nodes[chosen]["parent"]
-        root = RichTree(Text("question", style="bold"), guide_style="dim")
+        root = RichTree(Text(self._nodes[0]["text"], style="bold"), guide_style="dim")
         stack = [(0, root)]
         while stack:
             parent, branch = stack.pop()

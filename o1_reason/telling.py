@@ -17,7 +17,8 @@ class Telling:
     Every node is a block. It begins when the node is created, with the step as text, and gains the verifier's score;
     `extras` has the same for programs: ``event`` "created", ``node``, ``parent``, ``depth``, ``terminal``, then
     ``reward``. To go back to a node, or a call that failed, is a block of its own: ``event`` "backtracked" with
-    ``node`` and ``from``, or "failed" with ``node`` (None: no particular one) and ``error``. Texts end with a line
+    ``node`` and ``from``, or "failed" with ``node`` (None: no particular one) and ``error``. "restarted": nodes are
+    numbered anew, behind steps that are fixed now. Texts end with a line
     break. Blocks have an ``index``, so that chunks merge.
     """
 
@@ -38,6 +39,8 @@ class Telling:
                 return _reasoning(text, self._places[event["node"]], {"node": node, "reward": event["reward"]})
             case "backtracked":
                 return self._new(f"[{node}] back from [{event['from']}]\n", told | {"from": event["from"]})
+            case "restarted":
+                return self._new(f"on from: {event['steps'][-1] if event['steps'] else 'the start'}\n", told)
             case "failed":
                 where = "" if node is None else f"[{node}] "
                 return self._new(f"{where}failed: {event['error']}\n", told | {"error": event["error"]})

@@ -3,11 +3,11 @@
 The engine alone adds nodes, scores them and marks expansions; a strategy's `backup` writes `visits` and `value`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .answers import canonical
-from .mdp import State, Step
+from .mdp import State, Step, ToolCall
 
 ROOT = 0
 
@@ -98,12 +98,16 @@ class Tree:
     in_flight    expansions ordered and not yet returned
     unscored     nodes whose score is outstanding
     seed         of the search; strategies draw all their randomness from it
+    prefix       steps before the root: what was reasoned before the search began
     """
 
-    def __init__(self, question: str, context: tuple[dict[str, Any], ...] = (), seed: int = 0) -> None:
+    def __init__(
+        self, question: str, context: tuple[dict[str, Any], ...] = (), seed: int = 0, prefix: Sequence[Step] = ()
+    ) -> None:
         self.question = question
         self.context = context
         self.seed = seed
+        self.prefix = tuple(prefix)
         root = Node(ROOT, None, 0, None)
         self.nodes = [root]
         self.levels = [[ROOT]]
@@ -131,7 +135,7 @@ class Tree:
         return ids
 
     def steps(self, i: int) -> tuple[Step, ...]:
-        """The steps that lead to `i`, oldest first."""
+        """The steps that lead to `i`, oldest first, those before the root included."""
         found: list[Step] = []
         nodes = self.nodes
         node = nodes[i]
@@ -139,7 +143,7 @@ class Tree:
             found.append(node.step)
             node = nodes[node.parent]
         found.reverse()
-        return tuple(found)
+        return (*self.prefix, *found)
 
     def state(self, i: int) -> State:
         """The decision process's state at node `i`."""
@@ -276,6 +280,7 @@ class Tree:
             "question": self.question,
             "context": list(self.context),
             "seed": self.seed,
+            **({"prefix": [step_data(step) for step in self.prefix]} if self.prefix else {}),
             "last": self.last,
             "nodes": [_node_data(node) for node in self.nodes],
         }
@@ -283,13 +288,14 @@ class Tree:
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> "Tree":
         """A tree equal to the one `to_data` was called on; samples that were in flight are as if never drawn."""
-        tree = cls(data["question"], tuple(data["context"]), data["seed"])
+        prefix = [step_from(step) for step in data.get("prefix", ())]
+        tree = cls(data["question"], tuple(data["context"]), data["seed"], prefix)
         tree.last = data["last"]
         for record in data["nodes"]:
             if record["parent"] is None:
                 node = tree.nodes[ROOT]
             else:
-                node, _ = tree.add(record["parent"], Step(**record["step"]))
+                node, _ = tree.add(record["parent"], step_from(record["step"]))
                 node.samples = record["samples"]
                 tree.finished += (node.samples - 1) * node.terminal
                 if node.key is not None:
@@ -360,7 +366,7 @@ def _node_data(node: Node) -> dict[str, Any]:
 
 
 def step_data(step: Step) -> dict[str, Any]:
-    """A step in plain JSON types; `Step(**data)` is the inverse."""
+    """A step in plain JSON types; `step_from` is the inverse."""
     data: dict[str, Any] = {
         "text": step.text,
         "terminal": step.terminal,
@@ -370,7 +376,17 @@ def step_data(step: Step) -> dict[str, Any]:
     }
     if step.key is not None:
         data["key"] = step.key
+    if step.calls:
+        data["calls"] = [
+            {"name": call.name, "arguments": call.arguments, "id": call.id, "result": call.result}
+            for call in step.calls
+        ]
     return data
+
+
+def step_from(data: Mapping[str, Any]) -> Step:
+    """The step that `step_data` was called on."""
+    return Step(**{**data, "calls": tuple(ToolCall(**call) for call in data.get("calls", ()))})
 
 
 def best(ids: Iterable[int], key: Any) -> int | None:

@@ -63,9 +63,9 @@ class Page:
             while not await self.run(script):  # noqa: ASYNC110 - the page is elsewhere
                 await asyncio.sleep(0.02)
 
-    async def open(self, path: Path) -> None:
+    async def open(self, where: Path | str) -> None:
         self.heard.clear()
-        await self.call("Page.navigate", url=path.as_uri())
+        await self.call("Page.navigate", url=where if isinstance(where, str) else where.as_uri())
         await self.until("document.readyState === 'complete'")
 
     async def click(self, x: float, y: float, times: int = 1) -> None:

@@ -10,7 +10,7 @@ from o1_reason.errors import ConfigurationError, PolicyError
 from o1_reason.mdp import Proposals, State, Step, Usage
 
 from . import vocab as v
-from .puzzle import Puzzle, expression, parse
+from .puzzle import Puzzle, expression, parse, parse_step
 from .runtime import Array, Cache, Decoder, Ids, compute, decoder
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -65,6 +65,13 @@ class EmbeddedPolicy:
     @property
     def identity(self) -> str:
         return f"embedded-policy/{decoder(self.weights).digest}/T={self.temperature}/min_p={self.min_p}"
+
+    def extract(self, state: State) -> str | None:
+        """The answer, if the steps, whoever wrote them, end with a single number."""
+        move = parse_step(state.steps[-1].text) if state.steps else None
+        if move is None or len(move.left) != 1:
+            return None
+        return expression(parse(state.question).numbers, state.steps) or None
 
     def bound(self, state: State, n: int, max_steps: int) -> Usage:
         """The most a call costs: single steps may turn out fewer than `n`."""

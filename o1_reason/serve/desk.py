@@ -2,17 +2,21 @@
 
 import asyncio
 import math
+import secrets
 import time
+from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..budget import Budget
 from ..driver import drive
 from ..engine import Event, Search
+from ..errors import O1ReasonError
 from ..ledger import Ledger
 from ..protocols import Strategy
 from ..result import Result
+from ..view import Feed
 from .metrics import Metrics
 from .models import Model
 
@@ -46,12 +50,27 @@ class Job:
         return self.model.verifier is not None and getattr(self.strategy, "uses_verifier", True)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A search that can be looked at. `owner`: whose it is, to whom alone it is listed."""
+
+    feed: Feed
+    model: str
+    owner: bytes
+    began: float = field(default_factory=time.time)
+
+
 class Run:
-    """A search that was admitted: its `task`, and what has happened in it."""
+    """A search that was admitted: its `task`, and what has happened in it.
+
+    `name`: that under which it can be looked at, if it can; nobody guesses it.
+    """
 
     task: asyncio.Task[Result]
 
-    def __init__(self) -> None:
+    def __init__(self, name: str | None, feed: Feed | None) -> None:
+        self.name, self.feed = name, feed
+        self.seconds = 0.0  # that it has run
         self._events: list[Event] = []
         self._changed = asyncio.Event()
 
@@ -59,6 +78,8 @@ class Run:
         """Take in an event of the search; None: it has ended."""
         if event is not None:
             self._events.append(event)
+            if self.feed is not None:
+                self.feed.take(event)
         self._changed.set()
 
     async def news(self, seconds: float) -> list[Event]:
@@ -87,10 +108,11 @@ class Run:
 class Desk:
     """At most `places` searches at once, first come, first served, and `queue` more that wait. One event loop.
 
-    A search holds its place until it has ended, whether or not anybody still listens.
+    A search holds its place until it has ended, whether or not anybody still listens. The `live` latest can be looked
+    at: `shown` by their names.
     """
 
-    def __init__(self, places: int, queue: int, ledger: Ledger | None = None) -> None:
+    def __init__(self, places: int, queue: int, ledger: Ledger | None = None, live: int = 0) -> None:
         self.metrics = Metrics()
         self.ledger = ledger
         self.running = self.waiting = 0
@@ -99,10 +121,12 @@ class Desk:
         self._free = asyncio.Semaphore(places)
         self._tasks: set[asyncio.Task[Result]] = set()
         self._queued: set[asyncio.Task[Result]] = set()
+        self.shown: OrderedDict[str, Shown] = OrderedDict()
+        self._live = live
         self._mean = 1.0  # seconds a search takes, the latest weighing most
 
-    def admit(self, job: Job) -> Run:
-        """Start a search, or queue it. Raises BusyError and ClosingError."""
+    def admit(self, job: Job, owner: bytes = b"") -> Run:
+        """Start a search of `owner`, or queue it. Raises BusyError and ClosingError."""
         if self.closing:
             self.metrics.add("o1_reason_refused_total", reason="closing")
             raise ClosingError
@@ -110,13 +134,20 @@ class Desk:
         if ahead >= self._places + self._queue:
             self.metrics.add("o1_reason_refused_total", reason="busy")
             raise BusyError(min(60, max(1, math.ceil(ahead / self._places * self._mean))))
-        run = Run()
+        run = self._show(job, owner) if self._live else Run(None, None)
         run.task = asyncio.get_running_loop().create_task(self._serve(job, run))
         self._tasks.add(run.task)
         self._queued.add(run.task)
         self.waiting += 1
         run.task.add_done_callback(lambda task: self._ended(task, job, run))
         return run
+
+    def _show(self, job: Job, owner: bytes) -> Run:
+        name, feed = secrets.token_urlsafe(16), Feed(job.question)
+        self.shown[name] = Shown(feed, job.model.id, owner)
+        while len(self.shown) > self._live:
+            self.shown.popitem(last=False)
+        return Run(name, feed)
 
     async def _serve(self, job: Job, run: Run) -> Result:
         async with self._free:
@@ -131,7 +162,7 @@ class Desk:
                 return await drive(search)
             finally:
                 self.running -= 1
-                seconds = time.monotonic() - started
+                run.seconds = seconds = time.monotonic() - started
                 self._mean += (seconds - self._mean) / 8
                 self.metrics.took(job.model.id, seconds)
                 self.metrics.spent(job.model.id, "policy", search.meter.policy)
@@ -145,12 +176,16 @@ class Desk:
     def _ended(self, task: asyncio.Task[Result], job: Job, run: Run) -> None:
         self._started(task)
         self._tasks.discard(task)
+        feed = run.feed or Feed("")
         if task.cancelled():
             outcome = "cancelled"
-        elif task.exception() is not None:
+            feed.fail("cancelled")
+        elif (error := task.exception()) is not None:
             outcome = "failed"
+            feed.fail(f"failed: {error}" if isinstance(error, O1ReasonError) else "failed")
         else:
             outcome = "answered" if task.result().answered else "unanswered"
+            feed.end(task.result(), run.seconds)
         self.metrics.add("o1_reason_searches_total", model=job.model.id, outcome=outcome)
         run.take(None)
 

@@ -1,65 +1,64 @@
-"""One chat completion under way: it owns its search, and takes it along when the client goes away."""
+"""One request under way: it owns its search, and takes it along when the client goes away."""
 
-import asyncio
-import json
 import logging
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ..engine import Event
 from ..errors import ConfigurationError, O1ReasonError
+from ..result import Result
 from .desk import BusyError, ClosingError, Desk, Job, Run
 from .story import Story
-from .wire import ApiError, Completion, answer_text
+from .stream import STREAM_HEADERS, hung_up, send_text, while_there
+from .wire import ApiError
 
 log = logging.getLogger("o1_reason.serve")
 
 PATIENCE = 1.0  # seconds a stream's status waits for the first event, so that an early error still has its own status
 QUIET = 10.0  # seconds between comments in a stream where nothing happens: proxies keep it open
 
-STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+
+class Form(Protocol):
+    """How an API words its replies: whole, or as the server-sent events of a stream."""
+
+    live: str | None  # where the search can be looked at, set once it is admitted
+
+    def whole(self, result: Result) -> dict[str, Any]: ...
+
+    def begins(self) -> Iterable[str]: ...
+
+    def goes_on(self, text: str) -> Iterable[str]:
+        """`text` is what the reasoning grows by."""
+        ...
+
+    def ends(self, result: Result) -> Iterable[str]: ...
+
+    def fails(self, error: ApiError) -> Iterable[str]: ...
 
 
-class ChatReply(Response):
-    """Admits the search, waits for its answer or streams it, and cancels it once the client has hung up.
+class SearchReply(Response):
+    """Admits the search, waits for its answer or streams it, and cancels it once the client has hung up."""
 
-    The search runs in a task of its own, and so does the wait for the client's end; both are ended by plain
-    cancellation. Starlette's StreamingResponse would end them by cancelling a scope, under which no clean-up that
-    awaits can run, and without a stream nobody would notice that the client is gone.
-    """
-
-    def __init__(self, desk: Desk, job: Job, id: str, stream: bool, include_usage: bool) -> None:
+    def __init__(self, desk: Desk, job: Job, id: str, form: Form, stream: bool) -> None:
         super().__init__()
         self._desk, self._job, self._id = desk, job, id
-        self._stream, self._include_usage = stream, include_usage
-        self._completion = Completion(id, job.model.id)
+        self._form, self._stream = form, stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.ensure_future(self._work(scope, receive, send))
-        gone = asyncio.ensure_future(_hung_up(receive))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
-        finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+        await while_there(self._work(scope, receive, send), hung_up(receive))
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         try:
-            run = self._desk.admit(self._job)
+            run = self._desk.admit(self._job, scope["state"]["owner"])
         except (BusyError, ClosingError) as error:
             await _as_seen(error).response()(scope, receive, send)
             return
+        self._form.live = None if run.name is None else f"/live/{run.name}"
         try:
             deliver = self._deliver_stream if self._stream else self._deliver_whole
             await deliver(run, scope, receive, send)
@@ -69,7 +68,7 @@ class ChatReply(Response):
 
     async def _deliver_whole(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response: Response = JSONResponse(self._completion.whole(await run.result()))
+            response: Response = JSONResponse(self._form.whole(await run.result()))
         except Exception as error:
             response = _as_seen(error).response()
         await response(scope, receive, send)
@@ -82,36 +81,32 @@ class ChatReply(Response):
             except Exception as error:
                 await _as_seen(error).response()(scope, receive, send)
                 return
-        await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
-        await _event(send, self._completion.chunk(role="assistant", content=""))
+        where = [] if self._form.live is None else [(b"x-reasoner-live", self._form.live.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, *where]})
+        await _send_all(send, self._form.begins())
         story = Story(self._job.judged)
         while True:
             text = story.goes_on(events)
             if text:
-                await _event(send, self._completion.chunk(reasoning_content=text))
+                await _send_all(send, self._form.goes_on(text))
             events = await run.news(QUIET)
             if not events:
                 if run.task.done():
                     break
-                await _send(send, ": searching\n\n")
+                await send_text(send, ": searching\n\n")
         await self._end_stream(run, story, send)
 
     async def _end_stream(self, run: Run, story: Story, send: Send) -> None:
-        completion = self._completion
         try:
             result = await run.result()
         except Exception as error:
-            await _event(send, _as_seen(error).body())
+            await _send_all(send, self._form.fails(_as_seen(error)))
         else:
             rest = story.ends(result)
             if rest:
-                await _event(send, completion.chunk(reasoning_content=rest))
-            await _event(send, completion.chunk(content=answer_text(result)))
-            await _event(send, completion.last(result))
-            if self._include_usage:
-                await _event(send, completion.usage(result))
-            await _send(send, "data: [DONE]\n\n")
-        await _send(send, "", more=False)
+                await _send_all(send, self._form.goes_on(rest))
+            await _send_all(send, self._form.ends(result))
+        await send_text(send, "", more=False)
 
 
 async def _first_events(run: Run) -> list[Event]:
@@ -125,17 +120,9 @@ async def _first_events(run: Run) -> list[Event]:
     return events
 
 
-async def _hung_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _event(send: Send, data: Any) -> None:
-    await _send(send, f"data: {json.dumps(data, ensure_ascii=False)}\n\n")
-
-
-async def _send(send: Send, text: str, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": text.encode(errors="replace"), "more_body": more})
+async def _send_all(send: Send, messages: Iterable[str]) -> None:
+    for message in messages:
+        await send_text(send, message)
 
 
 def _as_seen(error: Exception) -> ApiError:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from .desk import Desk
+    from .gate import Settings
 
 
 def run(
@@ -20,26 +21,40 @@ def run(
 ) -> None:  # fmt: skip
     """Serve until a signal ends it (SIGTERM, SIGINT), then let running searches go on for `grace` seconds.
 
-    `settings` are those of `app.Settings`. Raises ConfigurationError where FastAPI or uvicorn is missing, and for an
+    `settings` are those of `gate.Settings`. Raises ConfigurationError where FastAPI or uvicorn is missing, and for an
     address that others can reach without an API key.
     """
     try:
         import uvicorn
 
-        from .app import Settings, create_app, is_loopback
+        from .app import create_app
     except ImportError as error:
         raise ConfigurationError(f"serving needs {error.name}: pip install 'o1-reason[serve]'") from error
+    app = create_app(models, guarded(host, **settings), seed=seed, ledger=ledger)
+    config = uvicorn_config(app, host, port, grace=grace, log_level=log_level)
+    asyncio.run(serve(uvicorn.Server(config), app.state.desk, grace))
+
+
+def guarded(host: str, **settings: Any) -> "Settings":
+    """The settings of a server on `host`. Raises ConfigurationError for one that others can reach without a key."""
+    from .gate import Settings, is_loopback
+
     given = Settings(**settings)
     if not given.keys and not is_loopback(host):
         raise ConfigurationError(
             f"others can reach {host}, so API keys are needed: set O1_REASON_API_KEYS, or give --api-key"
         )
-    app = create_app(models, given, seed=seed, ledger=ledger)
-    config = uvicorn.Config(
+    return given
+
+
+def uvicorn_config(app: Any, host: str, port: int, *, grace: float, log_level: str) -> "uvicorn.Config":
+    """`grace` is for searches; connections get a little more."""
+    import uvicorn
+
+    return uvicorn.Config(
         app, host=host, port=port, log_level=log_level, server_header=False, ws="none",
         timeout_graceful_shutdown=math.ceil(grace) + 5,
     )  # fmt: skip
-    asyncio.run(serve(uvicorn.Server(config), app.state.desk, grace))
 
 
 async def serve(server: "uvicorn.Server", desk: "Desk", grace: float) -> None:

@@ -1,6 +1,7 @@
 """Requests, replies and errors as OpenAI's chat completions have them."""
 
 import time
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,6 +10,7 @@ from starlette.responses import JSONResponse
 
 from ..mdp import Usage
 from ..result import Result
+from .stream import event
 
 # Fields that are refused unless they say nothing, with what to do instead.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -54,6 +56,17 @@ class ApiError(HTTPException):
 def error_body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     kind = "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def honest(data: Any, refused: Mapping[str, tuple[tuple[Any, ...], str]], ignored: Container[str]) -> Any:
+    """The fields of a request that mean something here. Raises ApiError for one that cannot be honoured."""
+    if not isinstance(data, dict):
+        return data
+    given = {name: value for name, value in data.items() if value is not None and name not in ignored}
+    for name, (harmless, instead) in refused.items():
+        if name in given and given.pop(name) not in harmless:
+            raise ApiError(400, f"{name} cannot be honoured: {instead}", code="unsupported_parameter", param=name)
+    return given
 
 
 class Message(BaseModel):
@@ -102,13 +115,7 @@ class ChatRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _honest(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        given = {name: value for name, value in data.items() if value is not None and name not in IGNORED}
-        for name, (harmless, instead) in REFUSED.items():
-            if name in given and given.pop(name) not in harmless:
-                raise ApiError(400, f"{name} cannot be honoured: {instead}", code="unsupported_parameter", param=name)
-        return given
+        return honest(data, REFUSED, IGNORED)
 
     @property
     def token_limit(self) -> int | None:
@@ -134,10 +141,12 @@ class ChatRequest(BaseModel):
 
 
 class Completion:
-    """The reply to one request, whole or in chunks."""
+    """The reply to one request of chat completions (`reply.Form`)."""
 
-    def __init__(self, id: str, model: str) -> None:
+    def __init__(self, id: str, model: str, include_usage: bool) -> None:
         self._head = {"id": id, "created": int(time.time()), "model": model}
+        self._include_usage = include_usage
+        self.live: str | None = None
 
     def whole(self, result: Result) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": answer_text(result), "refusal": None}
@@ -146,20 +155,28 @@ class Completion:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(result)}
         return {
             **self._head, "object": "chat.completion", "choices": [choice], "usage": usage_data(result),
-            "reasoner": details(result),
+            "reasoner": details(result, self.live),
         }  # fmt: skip
 
-    def chunk(self, finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    def begins(self) -> Iterator[str]:
+        yield event(self._chunk(role="assistant", content=""))
+
+    def goes_on(self, text: str) -> Iterator[str]:
+        yield event(self._chunk(reasoning_content=text))
+
+    def ends(self, result: Result) -> Iterator[str]:
+        yield event(self._chunk(content=answer_text(result)))
+        yield event({**self._chunk(finish_reason(result)), "reasoner": details(result, self.live)})
+        if self._include_usage:
+            yield event({**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage_data(result)})
+        yield "data: [DONE]\n\n"
+
+    def fails(self, error: ApiError) -> Iterator[str]:
+        yield event(error.body())
+
+    def _chunk(self, finish: str | None = None, **delta: Any) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
-
-    def last(self, result: Result) -> dict[str, Any]:
-        """The chunk that ends the answer."""
-        return {**self.chunk(finish_reason(result)), "reasoner": details(result)}
-
-    def usage(self, result: Result) -> dict[str, Any]:
-        """The chunk with the usage."""
-        return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage_data(result)}
 
 
 def answer_text(result: Result) -> str:
@@ -187,8 +204,8 @@ def usage_data(result: Result) -> dict[str, Any]:
     }
 
 
-def details(result: Result) -> dict[str, Any]:
-    """What OpenAI's API has no field for."""
+def details(result: Result, live: str | None) -> dict[str, Any]:
+    """What OpenAI's API has no field for; `live`: where the search can be looked at."""
     return {
         "answer": result.answer,
         "confidence": result.confidence,
@@ -197,4 +214,5 @@ def details(result: Result) -> dict[str, Any]:
         "policy": result.policy_usage.to_data(),
         "verifier": result.verifier_usage.to_data(),
         "ranking": [list(entry) for entry in result.ranking],
+        **({} if live is None else {"live": live}),
     }

@@ -85,6 +85,22 @@ def read(found: Any, chosen: int | None = None) -> Picture:
     return Picture(question, columns, chosen if told else _best(columns), told, facts)
 
 
+def begun(question: str, seconds: float) -> Picture:
+    """A search that began so many `seconds` ago, before anything has happened."""
+    columns: Columns = {name: [None] for name in ("parent", *NODE, *STEP)}
+    return Picture(question, {**columns, "text": [""]}, None, False, {"seconds": seconds})
+
+
+def of_result(result: Any, seconds: float | None = None) -> Picture:
+    """A search from its `Result`; `seconds` is how long it took."""
+    found: dict[str, Any] = {
+        name: getattr(result, name) for name in ("answer", "confidence", "stop", "ranking", "node")
+    }
+    for name in ("usage", "policy_usage", "verifier_usage"):
+        found[name] = getattr(result, name).to_data()
+    return read({**found, "seconds": seconds, "tree": result.tree.to_data()})
+
+
 def _columns(nodes: list[Mapping[str, Any]]) -> Columns:
     """Fields by name; raises what `read` explains."""
     columns: Columns = {"parent": [_parent(i, node["parent"]) for i, node in enumerate(nodes)]}

@@ -1,31 +1,46 @@
 
 "use strict";
 const $ = (id) => document.getElementById(id);
-const data = JSON.parse($("data").textContent);
-const { parent, text, answer, terminal, tokens, logprob, reward, visits, value, samples, drawn, dead, critique } = data.columns;
-const count = parent.length, chosen = data.chosen;
+let data, parent, text, answer, terminal, tokens, logprob, reward, visits, value, samples, drawn, dead, critique, scored, died;
+let count = 0, chosen = null, born = 0, live = false;
+let children, depth, size, cost, spent, best, mostVisits, mostTokens, mostCost;
+const KINDS = {
+  root: ["", ""], chosen: ["★", ""], answer: ["◆", "answer"], dead: ["✕", "dead end"], open: ["○", ""], step: ["", "followed"],
+};
+
+function load(found) {
+  data = found, chosen = found.chosen, live = Boolean(found.live);
+  ({ parent, text, answer, terminal, tokens, logprob, reward, visits, value, samples, drawn, dead, critique, scored, died } = found.columns);
+  KINDS.chosen[1] = live ? "best answer so far" : found.told ? "chosen answer" : "best answer";
+  KINDS.open[1] = live ? "not followed yet" : "not followed";
+  grown();
+}
 
 // What the tree says: ids are in order of creation, so a parent comes before its children.
 
-const children = parent.map(() => []), depth = parent.map(() => 0), size = parent.map(() => 1);
-const cost = tokens.map((n) => n || 0), spent = cost.slice();  // tokens of the subtree, and of the path
-for (let i = 1; i < count; i++) {
-  children[parent[i]].push(i);
-  depth[i] = depth[parent[i]] + 1;
-  spent[i] += spent[parent[i]];
+function grown() {
+  count = parent.length;
+  children = parent.map(() => []), depth = parent.map(() => 0), size = parent.map(() => 1);
+  cost = tokens.map((n) => n || 0), spent = cost.slice();  // tokens of the subtree, and of the path
+  for (let i = 1; i < count; i++) {
+    children[parent[i]].push(i);
+    depth[i] = depth[parent[i]] + 1;
+    spent[i] += spent[parent[i]];
+  }
+  for (let i = count - 1; i > 0; i--) {
+    size[parent[i]] += size[i];
+    cost[parent[i]] += cost[i];
+  }
+  best = new Set();
+  for (let i = chosen; i !== null; i = parent[i]) best.add(i);
+  mostVisits = most(visits), mostTokens = most(tokens), mostCost = most(cost);
 }
-for (let i = count - 1; i > 0; i--) {
-  size[parent[i]] += size[i];
-  cost[parent[i]] += cost[i];
-}
-const best = new Set();
-for (let i = chosen; i !== null; i = parent[i]) best.add(i);
 
-const KINDS = {
-  root: ["", ""], chosen: ["★", data.told ? "chosen answer" : "best answer"], answer: ["◆", "answer"],
-  dead: ["✕", "dead end"], open: ["○", "not followed"], step: ["", "followed"],
-};
-const kind = (i) => !i ? "root" : i === chosen ? "chosen" : dead[i] !== null ? "dead" : terminal[i] ? "answer"
+// In a replay scores and dead ends come when they came in the search, where that is known: after so many nodes.
+const due = (when, i) => born >= count || !when || when[i] === null || when[i] <= born;
+const known = (i) => reward[i] !== null && due(scored, i);
+const lost = (i) => dead[i] !== null && due(died, i);
+const kind = (i) => !i ? "root" : i === chosen ? "chosen" : lost(i) ? "dead" : terminal[i] ? "answer"
   : children[i].length ? "step" : "open";
 const line = (i) => (i ? text[i] : data.question).replace(/\s+/g, " ").trim();
 const number = (x, digits = 2) => typeof x === "number" ? x.toFixed(digits).replace(/^-(0\.0+)$/, "$1") : "–";
@@ -34,24 +49,24 @@ const many = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"
 // What a colour and a bar mean: a share of 0 to 1, or null where it is unknown.
 
 const most = (list) => list.reduce((a, b) => Math.max(a, b || 0), 1);
-const mostVisits = most(visits), mostTokens = most(tokens), mostCost = most(cost);
 const MEASURES = {
-  reward: ["reward", (i) => reward[i], "1"],
-  value: ["value", (i) => visits[i] ? value[i] : null, "1"],
-  visits: ["visits", (i) => visits[i] ? Math.log1p(visits[i]) / Math.log1p(mostVisits) : null, many(mostVisits, "visit")],
-  tokens: ["tokens of the step", (i) => tokens[i] === null ? null : tokens[i] / mostTokens, many(mostTokens, "token")],
-  cost: ["tokens from here on", (i) => Math.log1p(cost[i]) / Math.log1p(mostCost), many(mostCost, "token")],
+  reward: ["reward", (i) => known(i) ? reward[i] : null, () => "1"],
+  value: ["value", (i) => visits[i] ? value[i] : null, () => "1"],
+  visits: ["visits", (i) => visits[i] ? Math.log1p(visits[i]) / Math.log1p(mostVisits) : null, () => many(mostVisits, "visit")],
+  tokens: ["tokens of the step", (i) => tokens[i] === null ? null : tokens[i] / mostTokens, () => many(mostTokens, "token")],
+  cost: ["tokens from here on", (i) => Math.log1p(cost[i]) / Math.log1p(mostCost), () => many(mostCost, "token")],
 };
 let measure = MEASURES.reward;
 const share = (i) => { const x = measure[1](i); return x === null ? null : Math.min(1, Math.max(0, x)); };
 
 // Layout: a column for each depth, a row for each leaf; a node may be as high as the rows of its subtree.
 
-const folded = new Set(), first = new Float64Array(count), last = new Float64Array(count), placed = new Uint8Array(count);
-let levels = [], rows = 0;
+const folded = new Set();
+let first = new Float64Array(0), last = first, placed = new Uint8Array(0), levels = [], rows = 0;
 
 function layout() {
-  const stack = [0], order = [];
+  const stack = [0], order = [], room = 2 * count;
+  if (placed.length < count) first = new Float64Array(room), last = new Float64Array(room), placed = new Uint8Array(room);
   levels = [], rows = 0, placed.fill(0);
   while (stack.length) {
     const i = stack.pop();
@@ -82,7 +97,7 @@ const middle = (i) => (first[i] + last[i]) / 2;
 
 const canvas = $("tree"), ctx = canvas.getContext("2d");
 const PAD = 24, ROW = 54, CARD = 44, COLUMN = 300;
-let view = { x: PAD, y: PAD, kx: COLUMN, ky: ROW }, width = 0, height = 0, moving = 0, waiting = false;
+let view = { x: PAD, y: PAD, kx: COLUMN, ky: ROW }, width = 0, height = 0, moving = 0, waiting = false, following = true;
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const fitX = () => (width - 2 * PAD) / levels.length, fitY = () => (height - 2 * PAD) / rows;
 
@@ -99,14 +114,21 @@ function whole(narrow = 0) {
 }
 
 function zoom(factor, x = width / 2, y = height / 2) {
+  following = false;
   const kx = clamp(view.kx * factor, Math.min(COLUMN, fitX()) / 2, COLUMN * 1.4);
   const ky = clamp(view.ky * factor, Math.min(ROW, fitY()) / 2, ROW);
   view = { kx, ky, x: x - (x - view.x) * kx / view.kx, y: y - (y - view.y) * ky / view.ky };
   dirty();
 }
 
+function fit() {
+  move(whole());
+  following = true;
+}
+
 function move(to) {
   const from = view, start = performance.now(), mine = ++moving;
+  following = false;
   const long = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 220;
   requestAnimationFrame(function tick(now) {
     if (mine !== moving) return;
@@ -131,7 +153,7 @@ function reveal(i) {
 
 // Drawing, once a frame at most.
 
-let css = {}, selected = 0, born = count, over = null, hits = [], hit = new Set();
+let css = {}, selected = 0, over = null, hits = [], hit = new Set();
 
 function colours() {
   const probe = document.body.appendChild(document.createElement("i")), style = getComputedStyle(probe);
@@ -216,14 +238,14 @@ function outline(b, away, round, colour, thick) {
 
 function label(i, b, what) {
   const two = b.h >= 36, y = b.y + b.h * (two ? 0.32 : 0.46), second = b.y + b.h * 0.67, left = b.x + 9;
-  const right = b.x + b.w - (children[i].length ? 13 : 8), score = b.w < 76 || reward[i] === null ? "" : number(reward[i]);
+  const right = b.x + b.w - (children[i].length ? 13 : 8), score = b.w < 76 || !known(i) ? "" : number(reward[i]);
   Object.assign(ctx, { font: `${best.has(i) ? 600 : 400} ${Math.min(12, b.h * 0.78)}px ${css.font}`, fillStyle: css.ink, textAlign: "right" });
   ctx.fillText(score, right, two ? second : y);
   const scored = score && ctx.measureText(score).width + 8;
   ctx.textAlign = "left";
   ctx.fillText(shortened(`${KINDS[what][0]} ${line(i)}`.trim(), right - left - (two ? 0 : scored)), left, y);
   if (!two) return;
-  const notes = dead[i] !== null ? [dead[i].replace(/\s+/g, " ")] : !i ? [many(count - 1, "step")] : [visits[i] && many(visits[i], "visit"),
+  const notes = lost(i) ? [dead[i].replace(/\s+/g, " ")] : !i ? [many(count - 1, "step")] : [visits[i] && many(visits[i], "visit"),
     samples[i] > 1 && `drawn ${samples[i]} times`, tokens[i] && many(tokens[i], "token")];
   Object.assign(ctx, { font: `11px ${css.font}`, fillStyle: css.dim });
   ctx.fillText(shortened(notes.filter(Boolean).join(" · "), right - left - scored), left, second);
@@ -277,6 +299,7 @@ canvas.addEventListener("pointermove", (e) => {
   if (travelled < 5) return;
   hover(null);
   canvas.classList.add("drag");
+  following = false;
   view = { ...view, x: view.x + dx / pointers.size, y: view.y + dy / pointers.size };
   const other = [...pointers.values()].find((p) => p.pointerId !== e.pointerId);
   if (other) {
@@ -302,7 +325,7 @@ canvas.addEventListener("wheel", (e) => {
   if (self !== top && document.activeElement !== canvas && !e.ctrlKey) return;  // a notebook scrolls on until the tree is clicked
   e.preventDefault(), moving++, hover(null);
   const unit = e.deltaMode ? 20 : 1;
-  if (e.shiftKey) view = { ...view, x: view.x - (e.deltaX || e.deltaY) * unit }, dirty();
+  if (e.shiftKey) following = false, view = { ...view, x: view.x - (e.deltaX || e.deltaY) * unit }, dirty();
   else zoom(Math.exp(-e.deltaY * unit * (e.ctrlKey ? 0.01 : 0.0018)), e.offsetX, e.offsetY);
 }, { passive: false });
 
@@ -382,7 +405,7 @@ const entry = (i) => item(KINDS[kind(i)][0] || (i ? "·" : "?"), line(i).slice(0
 const list = (title, items, more = 0) => !items.length ? [] : [el("h3", {}, title), el("ol", { className: "list" }, ...items),
   more > 0 ? el("p", { className: "kind" }, `and ${more} more`) : ""];
 
-function panel(i) {
+function panel(i, anew = true) {  // not anew: only if what it says has changed, and where it is read
   const path = [], what = kind(i);
   for (let p = i; p !== null; p = parent[p]) path.push(p);
   path.reverse();
@@ -397,10 +420,10 @@ function panel(i) {
     reward[i] !== null && ["reward", gauge(reward[i])],
     visits[i] > 0 && ["value", gauge(value[i])],
     visits[i] > 0 && ["visits", visits[i].toLocaleString("en")],
-    i && ["proposed", samples[i] === 1 ? "once" : `${samples[i]} times`],
-    !terminal[i] && ["tried from here", `${many(drawn[i], "sample")}, ${children[i].length} different`],
-    i && ["tokens", `${number(tokens[i], 0)}, with the steps before ${spent[i]}`],
-    size[i] > 1 && ["after it", `${many(size[i] - 1, "step")}, ${many(cost[i] - (tokens[i] || 0), "token")}`],
+    i && samples[i] !== null && ["proposed", samples[i] === 1 ? "once" : `${samples[i]} times`],
+    !terminal[i] && drawn[i] !== null && ["tried from here", `${many(drawn[i], "sample")}, ${children[i].length} different`],
+    i && !live && ["tokens", `${number(tokens[i], 0)}, with the steps before ${spent[i]}`],
+    size[i] > 1 && ["after it", many(size[i] - 1, "step") + (live ? "" : `, ${many(cost[i] - (tokens[i] || 0), "token")}`)],
     logprob[i] !== null && ["log-probability", `${number(logprob[i], 3)} nats a token`],
   ].filter(Boolean);
   inside.push(el("dl", {}, ...rows.flatMap(([name, what]) => [el("dt", {}, name), el("dd", {}, what)])));
@@ -409,8 +432,11 @@ function panel(i) {
   else if (data.ranking) inside.push(...list("Answers, best first", data.ranking.slice(0, 12).map(([name, score]) =>
     item("◆", String(name), number(score), () => select(Math.max(0, answer.indexOf(name)), true))), data.ranking.length - 12));
   inside.push(...list(i ? "Steps after it" : "First steps", children[i].slice(0, 100).map(entry), children[i].length - 100));
-  $("panel").replaceChildren(...inside);
-  $("panel").scrollTop = 0;
+  const made = el("div", {}, ...inside), was = $("panel").scrollTop;
+  if (!anew && $("panel").textContent === made.textContent) return;
+  $("panel").replaceChildren(...made.childNodes);
+  $("panel").scrollTop = anew ? 0 : was;
+  if (!anew) return;
   $("said").textContent = [inside[0].textContent, inside[1].textContent, line(i).slice(0, 200)].join(", ");
 }
 
@@ -459,7 +485,7 @@ const KEYS = {
   Enter: () => toggle(selected), " ": () => toggle(selected),
 };
 const SHORT = {
-  "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: () => move(whole()), "/": () => $("search").select(),
+  "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: fit, "/": () => $("search").select(),
   n: () => next(1), N: () => next(-1), p: () => play($("play").textContent === "▶"), b: () => foldAll(true),
 };
 document.addEventListener("keydown", (e) => {
@@ -475,7 +501,7 @@ $("search").addEventListener("keydown", (e) => {
 $("time").addEventListener("input", (e) => { play(false), setTime(Number(e.target.value)); });
 $("measure").addEventListener("change", (e) => { measure = MEASURES[e.target.value], legend(), dirty(); });
 for (const [id, todo] of Object.entries({
-  unfold: () => foldAll(false), focus: () => foldAll(true), fit: () => move(whole()), in: () => zoom(1.4), out: () => zoom(1 / 1.4),
+  unfold: () => foldAll(false), focus: () => foldAll(true), fit, in: () => zoom(1.4), out: () => zoom(1 / 1.4),
   play: () => play($("play").textContent === "▶"), theme: () => {
     const dark = matchMedia("(prefers-color-scheme: dark)").matches, root = document.documentElement.style;
     root.colorScheme = (root.colorScheme || (dark ? "dark" : "light")) === "dark" ? "light" : "dark", colours();
@@ -485,7 +511,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", colours);
 
 function legend() {
   const signs = ["chosen", "answer", "dead", "open"].map((name) => el("span", {}, el("b", {}, KINDS[name][0]), ` ${KINDS[name][1]}`));
-  const ramp = el("span", {}, `${measure[0]} 0`, el("span", { className: "ramp" }), measure[2]);
+  const ramp = el("span", {}, `${measure[0]} 0`, el("span", { className: "ramp" }), measure[2]());
   $("legend").replaceChildren(...signs, el("span", {}, el("b", {}, "━"), " best path"), ramp);
 }
 
@@ -494,24 +520,74 @@ function facts() {
   if (policy) said.push(`${many(policy.completion_tokens, "token")} generated`);
   if (policy && verifier) said.push(`${(policy.prompt_tokens + verifier.prompt_tokens + verifier.completion_tokens).toLocaleString("en")} read`);
   if (usage && usage.cost_usd !== null) said.push(`$${number(usage.cost_usd, 4)}`);
-  if (typeof data.seconds === "number") said.push(`${number(data.seconds)} s`);
+  if (live) said.push(`${many(reward.filter((x) => x !== null).length, "score")}`, `${Math.round(data.seconds + (performance.now() - opened) / 1000)} s`);
+  else if (typeof data.seconds === "number") said.push(`${number(data.seconds)} s`);
   if (data.stop) said.push(String(data.stop));
   const name = data.answer ?? (chosen === null ? null : answer[chosen]);
-  const head = name === null ? ["no answer"] : ["answer ", el("b", {}, String(name))];
-  if (name !== null && typeof data.confidence === "number") head.push(`, confidence ${number(data.confidence)}`);
-  $("facts").append(...head, ...said.map((s) => ` · ${s}`));
+  const head = live ? [el("b", { className: "live" }, state), " · "] : state ? [el("b", {}, state), " · "] : [];
+  head.push(...name === null ? [live ? "no answer yet" : "no answer"] : [live ? "best so far " : "answer ", el("b", {}, String(name))]);
+  const sure = live ? chosen === null ? null : reward[chosen] : data.confidence;
+  if (name !== null && typeof sure === "number") head.push(`, ${live ? "reward" : "confidence"} ${number(sure)}`);
+  $("facts").replaceChildren(...head, ...said.map((s) => ` · ${s}`));
   $("facts").title = $("facts").textContent;
+}
+
+// Live: what happens in a search comes in batches, and in the end all that is known of it.
+
+const opened = performance.now();
+let state = "";
+
+function take(event) {
+  if (event.event === "created") {
+    parent.push(event.parent), text.push(event.text), terminal.push(event.terminal), answer.push(event.answer);
+    for (const column of [tokens, logprob, reward, visits, value, samples, drawn, dead, critique, scored, died]) column.push(null);
+    dead[event.parent] = died[event.parent] = null;  // a call failed there, and another one did not
+    if (event.terminal && chosen === null) chosen = parent.length - 1;
+  } else if (event.event === "scored") {
+    const i = event.node;
+    reward[i] = event.reward, scored[i] = parent.length;
+    if (terminal[i] && !(reward[chosen] >= reward[i])) chosen = i;
+  } else if (!parent.includes(event.node)) dead[event.node] = event.error, died[event.node] = parent.length;
+}
+
+function changed() {  // the data have; what the reader looks at stays
+  const whole_time = born >= count;
+  grown(), layout();
+  if (following) view = whole();
+  $("time").max = count;
+  setTime(whole_time ? count : born);
+  if ($("search").value) find();
+  facts();
+}
+
+function watch(events) {
+  const source = new EventSource(events), clock = setInterval(facts, 1000);
+  const end = (said) => { live = false, state = said, source.close(), clearInterval(clock); };
+  scored = parent.map(() => null), died = parent.map(() => null), state = "searching";
+  source.onopen = () => { state = "searching", facts(); };
+  source.onerror = () => { state = source.readyState === 2 ? "the connection is lost" : "reconnecting", facts(); };
+  source.addEventListener("grow", (e) => { JSON.parse(e.data).forEach(take), changed(), panel(selected, false); });
+  source.addEventListener("failed", (e) => { end(JSON.parse(e.data)), changed(), panel(selected, false); });
+  source.addEventListener("end", (e) => {
+    const all = born >= count;
+    end(""), load(JSON.parse(e.data));
+    if (all) born = count;
+    changed(), legend(), selected ? panel(selected, false) : select(chosen ?? 0);
+  });
 }
 
 new ResizeObserver(() => {
   const was = width;
   width = canvas.clientWidth, height = canvas.clientHeight;
   canvas.width = Math.round(width * devicePixelRatio), canvas.height = Math.round(height * devicePixelRatio);
-  if (!was) view = whole(200);
+  if (!was || live && following) view = whole(live ? 0 : 200);
   draw();
 }).observe(canvas);
+load(JSON.parse($("data").textContent));
 document.title = `${data.question.replace(/\s+/g, " ").slice(0, 80)} – search tree`;
 $("question").textContent = $("question").title = data.question;
 $("measure").append(...Object.entries(MEASURES).map(([name, [said]]) => el("option", { value: name }, said)));
 $("time").max = count;
-facts(), legend(), layout(), colours(), setTime(count), select(chosen ?? 0);
+colours(), layout(), setTime(count), legend();
+if (live) watch(data.live);
+facts(), select(chosen ?? 0);

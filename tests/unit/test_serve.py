@@ -105,7 +105,9 @@ async def test_a_stream_tells_the_search_as_it_goes_then_the_answer_then_the_usa
     )
     assert sum("reasoning_content" in chunk["choices"][0]["delta"] for chunk in chunks) > 2
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+    live = {chunks[-1]["reasoner"].pop("live"), whole["reasoner"].pop("live")}
     assert chunks[-1]["reasoner"] == whole["reasoner"]
+    assert (len(live), reply.headers["x-reasoner-live"] in live) == (2, True)
 
 
 async def test_without_include_usage_no_chunk_has_usage():

@@ -19,16 +19,21 @@ def fit(
     steps: int,
     muon: float,
     adam: float,
-    device: str,
     report: Report,
+    compiled: bool = True,
 ) -> float:
-    """Minimise `batch(forward)`, the loss of the next batch, for `steps` steps; the last loss is returned."""
-    compiled = torch.compile(model, dynamic=False) if steps > 200 else model  # compiling takes a minute
+    """Minimise `batch(forward)`, the loss of the next batch, for `steps` steps; the last loss is returned.
+
+    `compiled`: batches have few shapes, so that compiling the model, which takes a minute, pays in a long run.
+    """
+    device = next(model.parameters()).device.type
+    network = torch.compile(model, dynamic=False) if compiled and steps > 200 else model
 
     def forward(ids: Tensor) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            return compiled(ids)
+            return network(ids)
 
+    model.train()
     optimisers = optimizers(model, muon=muon, adam=adam)
     groups = [group for o in optimisers for group in o.param_groups]
     rates = [group["lr"] for group in groups]

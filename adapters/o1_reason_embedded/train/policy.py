@@ -35,9 +35,14 @@ def train_policy(
     def loss(forward: Callable[[Tensor], Tensor]) -> Tensor:
         pool = pools[int(rng.choice(len(pools), p=shares / shares.sum()))][0]
         ids = torch.from_numpy(pool.draw(rng, batch).astype(np.int64)).to(device, non_blocking=True)
-        logits = forward(ids[:, :-1])
-        first = v.prompt_length(pool.n) - 1
-        return F.cross_entropy(logits[:, first:].float().flatten(0, 1), ids[:, first + 1 :].flatten())
+        return next_token(forward, ids, pool.n)
 
-    last = fit(model, loss, name="policy", steps=steps, muon=0.02, adam=3e-3, device=device, report=report)
+    last = fit(model, loss, name="policy", steps=steps, muon=0.02, adam=3e-3, report=report)
     return model, {"steps": steps, "batch": batch, "seed": seed, "loss": last}
+
+
+def next_token(forward: Callable[[Tensor], Tensor], ids: Tensor, n: int) -> Tensor:
+    """Mean cross-entropy of the tokens after the prompt of `n`-number traces (rows, length)."""
+    logits = forward(ids[:, :-1])
+    first = v.prompt_length(n) - 1
+    return F.cross_entropy(logits[:, first:].float().flatten(0, 1), ids[:, first + 1 :].flatten())

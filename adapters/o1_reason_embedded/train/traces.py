@@ -14,6 +14,8 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from o1_reason.errors import ConfigurationError
+
 from .. import vocab as v
 
 Tokens = NDArray[np.int16]
@@ -97,6 +99,32 @@ def play(rng: np.random.Generator, n: int, most: int, rows: int, least: int = 1)
     tokens = np.concatenate([*pieces, np.full((len(left), 1), v.EOS)], 1).astype(np.int16)
     good = (left[:, 0] >= 1) & (left[:, 0] <= MAX_TARGET)
     return tokens[good], four[good]
+
+
+def played_puzzles(seed: int, n: int, *, reserved: bool = False) -> list[tuple[int, ...]]:
+    """`n` distinct puzzles of four numbers that random plays brought to 24, half with numbers to 13 as far as they go.
+
+    None is of validation or test; `reserved`: all are of those kept from the policy's first training.
+    """
+    rng = np.random.default_rng([seed, 8])
+    never, kept_back = held_out()
+    found: dict[int, dict[tuple[int, ...], None]] = {13: {}, MAX_START: {}}
+    for turn in range(40):
+        for most, kept in found.items():
+            tokens, four = play(rng, 4, most, 200_000)
+            good = (tokens[:, 5] == v.NUMBER_0 + 24) & ~np.isin(four, never)
+            if reserved:
+                good &= np.isin(four, kept_back)
+            kept.update(dict.fromkeys(map(tuple, (tokens[good, :4].astype(int) - v.NUMBER_0).tolist())))
+        if len(found[MAX_START]) >= n and (turn > 3 or len(found[13]) >= n // 2):
+            break
+    cards, others = (list(kept) for kept in found.values())
+    few = [cards[i] for i in rng.permutation(len(cards))[: (n + 1) // 2]]
+    rest = [puzzle for puzzle in others if puzzle not in set(few)]
+    puzzles = few + [rest[i] for i in rng.permutation(len(rest))[: n - len(few)]]
+    if len(puzzles) < n:
+        raise ConfigurationError(f"only {len(puzzles)} training puzzles were found; ask for so many at most")
+    return [puzzles[i] for i in rng.permutation(n)]
 
 
 def pool(seed: int, n: int, most: int, samples: int, keep: int, *, reserved: bool = False) -> Pool:
