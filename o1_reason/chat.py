@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from .mdp import Usage
+from .mdp import ToolCall, Usage
 
 Message = dict[str, Any]  # {"role": ..., "content": ...}, as OpenAI's chat completions have it
 Finish = Literal["end", "stop", "length", "filter", "unknown"]
@@ -24,6 +24,7 @@ class Sampling:
     schema: Mapping[str, Any] | None = None  # JSON schema of the reply, held by the model where it can
     logprobs: bool = False  # fill `Reply.logprob` where the model can
     top_logprobs: int = 0  # so many alternatives of each token, where the model gives them
+    tools: tuple[Mapping[str, Any], ...] = ()  # that a reply may call, as chat completions have them; never continued
     cache_key: str | None = None  # requests that share a prefix carry the same one, for the provider's prompt cache
 
 
@@ -38,6 +39,7 @@ class Reply:
     logprob: float | None = None  # mean over its tokens, nats
     top_logprobs: tuple[Mapping[str, float], ...] = ()  # token -> log-probability, per position
     refusal: str | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 class Chat(Protocol):
@@ -65,9 +67,10 @@ class Chat(Protocol):
         ...
 
 
-def prompt_bytes(messages: Sequence[Message], prefix: str | None) -> int:
+def prompt_bytes(messages: Sequence[Message], prefix: str | None, tools: Sequence[Any] = ()) -> int:
     """About how many bytes a prompt has, for estimates of its tokens: what is written, and 16 for each turn's frame."""
-    written = sum(len(json.dumps(message.get("content"), ensure_ascii=False).encode()) for message in messages)
+    parts = [part for message in messages for part in (message.get("content"), message.get("tool_calls")) if part]
+    written = sum(len(json.dumps(part, ensure_ascii=False).encode()) for part in [*parts, *tools])
     return written + len((prefix or "").encode()) + 16 * len(messages)
 
 

@@ -22,6 +22,33 @@ def with_defaults(policy: str, verifier: str | None, strategy: str | None) -> tu
     return judge, strategy or ("beam" if judge else "self_consistency")
 
 
+LIMITS: Mapping[str, type[int] | type[float]] = {
+    "max_tokens": int, "max_calls": int, "max_seconds": float, "max_usd": float, "max_nodes": int,
+}  # fmt: skip
+
+
+def from_environment(environ: Mapping[str, str], prefix: str = "O1_REASON_") -> dict[str, Any]:
+    """What `create_reasoner` is given, from variables: policy, verifier, strategy, budget, ledger.
+
+    POLICY, VERIFIER ("none" for none), STRATEGY, LEDGER, and MAX_TOKENS, MAX_CALLS, MAX_SECONDS, MAX_USD, MAX_NODES,
+    each with the prefix; for what is not set, the embedded policy and `with_defaults`. Raises ConfigurationError for a
+    limit that is no number.
+    """
+    given = {name.removeprefix(prefix).lower(): text for name, text in environ.items() if name.startswith(prefix)}
+    policy = given.get("policy") or "embedded"
+    verifier, strategy = with_defaults(policy, given.get("verifier") or None, given.get("strategy") or None)
+    limits: dict[str, Any] = {}
+    for name, kind in LIMITS.items():
+        try:
+            limits |= {name: kind(given[name])} if given.get(name) else {}
+        except ValueError as error:
+            raise ConfigurationError(f"{prefix}{name.upper()} must be a number; got {given[name]!r}") from error
+    return {
+        "policy": policy, "verifier": verifier, "strategy": strategy, "budget": Budget(**limits),
+        "ledger": given.get("ledger") or None,
+    }  # fmt: skip
+
+
 def with_options(strategy: Strategy, options: Sequence[str]) -> Strategy:
     """The strategy with settings written NAME=VALUE; values are JSON where they can be, text otherwise."""
     settings: dict[str, Any] = {}

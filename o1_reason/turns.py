@@ -165,7 +165,14 @@ def tool_options(policy: object, tools: Sequence[Any], tool_choice: Any, **optio
 
     Raises ConfigurationError for a policy that cannot call tools.
     """
-    model, _ = tool_model(policy)
+    return bound_tools(tool_model(policy)[0], tools, tool_choice, **options)
+
+
+def bound_tools(model: BaseChatModel, tools: Sequence[Any], tool_choice: Any, **options: Any) -> dict[str, Any]:
+    """The call options by which `model` is given `tools`, in its provider's form.
+
+    Raises ConfigurationError for a model that takes none.
+    """
     chosen = options if tool_choice is None else {"tool_choice": tool_choice, **options}
     try:
         bound = model.bind_tools(tools, **chosen)

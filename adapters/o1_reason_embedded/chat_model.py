@@ -59,7 +59,8 @@ class EmbeddedChatModel(BaseChatModel):
         return {"policy": self._policy.identity, "seed": self.seed, "attempts": self.attempts}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return {**super()._get_ls_params(stop=stop, **kwargs), "ls_provider": "embedded", "ls_model_name": "embedded"}
+        known = super()._get_ls_params(stop=stop, **kwargs)
+        return {"ls_model_name": "embedded", **known, "ls_provider": "o1_reason_embedded"}
 
     def bind_tools(
         self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any

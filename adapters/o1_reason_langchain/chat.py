@@ -1,6 +1,7 @@
 """`Chat` over a LangChain chat model."""
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -23,8 +24,9 @@ from o1_reason.chat import (
 )
 from o1_reason.errors import ConfigurationError, ModelError
 from o1_reason.limits import limit_of
-from o1_reason.mdp import Usage
+from o1_reason.mdp import ToolCall, Usage
 from o1_reason.receipt import Tally, take_call
+from o1_reason.turns import bound_tools
 
 Prefix = Literal["none", "trailing", "continue"]
 _FINISH: Mapping[str, Finish] = {
@@ -66,7 +68,7 @@ class LangChainChat:
 
     def bound(self, messages: Sequence[Message], sampling: Sampling, prefix: str | None = None) -> Usage:
         """A call for each reply; prompt tokens by the most tokens per byte so far, at first a token for each byte."""
-        prompt = round(prompt_bytes(messages, prefix) * (self._ratio * 1.05 or 1.0))
+        prompt = round(prompt_bytes(messages, prefix, sampling.tools) * (self._ratio * 1.05 or 1.0))
         return Usage(sampling.n, sampling.n * prompt, sampling.n * (sampling.max_tokens or 0))
 
     async def continues(self) -> bool:
@@ -92,7 +94,7 @@ class LangChainChat:
         if not replies:
             raise _explained(next(o for o in outcomes if isinstance(o, BaseException)))
         read = tally.usage.prompt_tokens / len(replies)
-        self._ratio = max(self._ratio, read / prompt_bytes(messages, prefix))
+        self._ratio = max(self._ratio, read / prompt_bytes(messages, prefix, sampling.tools))
         return replies, tally.usage
 
     async def _one(
@@ -135,6 +137,8 @@ class LangChainChat:
             options["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
         if sampling.schema is not None and "model_kwargs" in fields:
             options["response_format"] = response_format(sampling.schema)
+        if sampling.tools:
+            options |= bound_tools(self.model, [dict(tool) for tool in sampling.tools], None)
         return options
 
 
@@ -158,7 +162,14 @@ def _reply(message: AIMessage, sampling: Sampling, usage: Usage, start: str | No
     )
     mean = sum(entry["logprob"] for entry in used) / len(used) if used else None
     alternatives = tops if sampling.top_logprobs else ()
-    return Reply(text, finish, usage.completion_tokens, mean, alternatives)
+    return Reply(text, finish, usage.completion_tokens, mean, alternatives, calls=_calls(message))
+
+
+def _calls(message: AIMessage) -> tuple[ToolCall, ...]:
+    """Tool calls, those included whose arguments are not JSON."""
+    good = [ToolCall(call["name"], json.dumps(call["args"]), call["id"] or "") for call in message.tool_calls]
+    bad = [ToolCall(call["name"] or "", call["args"] or "", call["id"] or "") for call in message.invalid_tool_calls]
+    return (*good, *bad)
 
 
 def _explained(error: BaseException) -> BaseException:

@@ -87,7 +87,7 @@ class OpenAIChat:
         """One request for all replies, unless the server is known to give one a request. Prompt tokens are estimated:
         by the most tokens per byte that this model has needed so far, a token for each byte before that."""
         requests = sampling.n if self._n is False else 1
-        prompt = requests * self._estimate(messages, prefix, self._ratio * 1.05 or 1.0)
+        prompt = requests * self._estimate(messages, prefix, sampling.tools, self._ratio * 1.05 or 1.0)
         usage = usage_of(prompt, sampling.n * (sampling.max_tokens or 0), 0, self.price)
         return replace(usage, calls=requests)
 
@@ -164,11 +164,11 @@ class OpenAIChat:
         begun: Callable[[], None] = lambda: None,
     ) -> list[Reply]:  # fmt: skip
         """Sent again without the fields that the server refuses by a 400 or 422."""
-        path, fixed = await self._addressed(messages, prefix, tally)
+        path, fixed = await self._addressed(messages, prefix, sampling.tools, tally)
         lenient = self._trims and bool(prefix)
         while True:
             optional = {k: v for k, v in self._optional(sampling, lenient).items() if k not in self._refused}
-            prompt = self._estimate(messages, prefix, self._ratio or 0.3)
+            prompt = self._estimate(messages, prefix, sampling.tools, self._ratio or 0.3)
 
             async def send(client: AsyncOpenAI, body: dict[str, Any] = {**fixed, **optional}) -> Answer:  # noqa: B006
                 return await self._send(client, path, body, sampling, prompt, tally, begun)  # noqa: B023
@@ -181,7 +181,7 @@ class OpenAIChat:
                 if not refused or not more_calls(1):
                     raise
                 self._refused |= refused
-        self._learn(messages, prefix, answer)
+        self._learn(prompt_bytes(messages, prefix, sampling.tools), answer)
         shares = answer.shares()
         start = prefix if self.prefix == "trailing" else None
         replies = [
@@ -242,19 +242,21 @@ class OpenAIChat:
         self.cached_tokens += cached
         tally.add(usage_of(answer.prompt_tokens() or prompt, answer.generated(), cached, self.price))
 
-    def _learn(self, messages: Sequence[Message], prefix: str | None, answer: Answer) -> None:
+    def _learn(self, size: int, answer: Answer) -> None:
         if not answer.counted and self._stream is None and answer.complete:
             self._stream = False  # without a stream there may be usage
-        self._ratio = max(self._ratio, answer.prompt_tokens() / prompt_bytes(messages, prefix))
+        self._ratio = max(self._ratio, answer.prompt_tokens() / size)
 
-    def _estimate(self, messages: Sequence[Message], prefix: str | None, ratio: float) -> int:
-        return max(1, round(ratio * prompt_bytes(messages, prefix)))
+    def _estimate(self, messages: Sequence[Message], prefix: str | None, tools: Sequence[Any], ratio: float) -> int:
+        return max(1, round(ratio * prompt_bytes(messages, prefix, tools)))
 
     async def _addressed(
-        self, messages: Sequence[Message], prefix: str | None, tally: Tally
+        self, messages: Sequence[Message], prefix: str | None, tools: Sequence[Any], tally: Tally
     ) -> tuple[str, dict[str, Any]]:
         """Where the request goes, and the fields that it cannot do without."""
         fixed: dict[str, Any] = {"model": self.model}
+        if tools:
+            return "chat/completions", {**fixed, "messages": list(messages), "tools": list(tools), **self.extra}
         if self.prefix == "raw":
             prompt = await self._render(messages, tally)
             return "completions", {**fixed, "prompt": prompt + (prefix or ""), **self._render.fields, **self.extra}
@@ -266,7 +268,7 @@ class OpenAIChat:
 
     def _optional(self, sampling: Sampling, lenient: bool) -> dict[str, Any]:
         """Fields that a server may refuse; what is asked for holds all the same, or is done on this side."""
-        raw = self.prefix == "raw"
+        raw = self.prefix == "raw" and not sampling.tools
         limit = "max_completion_tokens" if "max_tokens" in self._refused else "max_tokens"
         fields: dict[str, Any] = {
             limit: sampling.max_tokens,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from o1_reason.chat import Finish, Reply, covering, find_stop, without_echo
-from o1_reason.mdp import Usage
+from o1_reason.mdp import ToolCall, Usage
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class Choice:
     told: bool = False  # the server says which stop string it met, if any (vLLM, SGLang)
     stop_reason: Any = None
     tokens: list[tuple[str, float, Mapping[str, float]]] = field(default_factory=list)  # with log-probabilities
+    calls: dict[int, list[str]] = field(default_factory=dict)  # of tools, by index: id, name, arguments
 
     def take(self, data: Mapping[str, Any]) -> None:
         """A choice of a chunk, or of a whole reply."""
@@ -31,12 +32,21 @@ class Choice:
         if isinstance(piece, str):
             self.text += piece
         self.refusal += part.get("refusal") or ""
-        self.chunks += bool(piece or part.get("reasoning_content") or part.get("reasoning"))
+        for place, call in enumerate(part.get("tool_calls") or ()):
+            self._call(call.get("index", place), call)
+        self.chunks += bool(piece or part.get("tool_calls") or part.get("reasoning_content") or part.get("reasoning"))
         self.finish = data.get("finish_reason") or self.finish
         if "stop_reason" in data:
             self.told = True
             self.stop_reason = data["stop_reason"] if data["stop_reason"] is not None else self.stop_reason
         self.tokens += _logprobs(data.get("logprobs"))
+
+    def _call(self, index: int, data: Mapping[str, Any]) -> None:
+        """A tool call, or a piece of one."""
+        call, function = self.calls.setdefault(index, ["", "", ""]), data.get("function") or {}
+        call[0] = data.get("id") or call[0]
+        call[1] += function.get("name") or ""
+        call[2] += function.get("arguments") or ""
 
     def seen(self) -> int:
         """Tokens that came: those with log-probabilities, or else a token for each chunk."""
@@ -56,6 +66,7 @@ class Choice:
             sum(logprob for _, logprob, _ in used) / kept if kept else None,
             tuple(top for _, _, top in used if top),
             self.refusal or None,
+            tuple(ToolCall(name, arguments, id) for _, (id, name, arguments) in sorted(self.calls.items())),
         )
 
     def _finish(self, stop: Sequence[str], cut: bool) -> Finish:

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from .. import errors
 from ..errors import ConfigurationError, O1ReasonError
-from ..ledger import Ledger, resolve_ledger
+from ..ledger import Ledger, SQLiteLedger, resolve_ledger
 
 ATTEMPTS = 6  # a task is given up when so many workers have died of it
 LOCAL = {"include_dashboard": False, "logging_level": "ERROR"}
@@ -114,6 +115,12 @@ class RemoteLedger:
         """The bookkeeper belongs to whoever started it."""
 
 
+def _portable(given: Any) -> Any:
+    """A ledger as it can travel to another process, which may work in another folder."""
+    path = given.path if isinstance(given, SQLiteLedger) else given
+    return Path(path).absolute() if isinstance(path, str | Path) else given
+
+
 @asynccontextmanager
 async def remote_ledger(ray: Any, given: Any) -> AsyncIterator[Ledger]:
     """A bookkeeper beside this program, which starts again where it dies: all it knows is in its file."""
@@ -121,9 +128,13 @@ async def remote_ledger(ray: Any, given: Any) -> AsyncIterator[Ledger]:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    actor = ray.remote(**options)(_Bookkeeper).remote(given)
+    try:
+        actor = ray.remote(**options)(_Bookkeeper).remote(_portable(given))
+    except TypeError as error:
+        raise ConfigurationError(f"Ray cannot carry this ledger ({error}); give a path") from error
     try:
         yield RemoteLedger(actor)
     finally:
-        await actor.close.remote()
+        with suppress(ray.exceptions.RayError):  # the cluster may be gone
+            await actor.close.remote()
         ray.kill(actor)

@@ -1,6 +1,5 @@
 """Searches over many problems, kept as traces."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from ..driver import search
 from ..errors import ConfigurationError
 from ..ledger import Ledger
 from ..mdp import Usage
+from ..resolve import resolve_policy, resolve_verifier
 from .problems import Checker, GoldChecker, Problem
 from .progress import Progress, Tracker
+from .store import opened
 from .tasks import run_tasks, shared_ledger
 from .traces import Setting, Trace, TraceStore
 
@@ -52,20 +53,18 @@ async def collect(
     setting = Setting(policy, verifier, strategy, budget)
     judge = GoldChecker() if checker is None else checker
     tracker = Tracker(problems, on_progress, each=samples)
-    await asyncio.to_thread(store.__enter__)
-    try:
-        async with shared_ledger(ledger, ray) as book:
-            function = partial(_search, policy, verifier, strategy, budget, judge, book)
-            tasks = _tasks(problems, range(seed, seed + samples), setting, store, tracker)
-            async with aclosing(run_tasks(function, tasks, concurrency=concurrency, ray=ray)) as outcomes:
-                async for task, trace in outcomes:
-                    if isinstance(trace, Exception):
-                        tracker.failed(task.problem.question, task.seed, trace)
-                    else:
-                        await store.add(trace)
-                        tracker.added(Usage(**trace["usage"]), correct=trace["correct"])
-    finally:
-        store.close()
+    if ray is None:  # workers, which get what was given, make their own of names
+        policy, verifier = resolve_policy(policy), resolve_verifier(verifier)
+    async with opened(store), shared_ledger(ledger, ray) as book:
+        function = partial(_search, policy, verifier, setting.strategy, budget, judge, book)
+        tasks = _tasks(problems, range(seed, seed + samples), setting, store, tracker)
+        async with aclosing(run_tasks(function, tasks, concurrency=concurrency, ray=ray)) as outcomes:
+            async for task, trace in outcomes:
+                if isinstance(trace, Exception):
+                    tracker.failed(task.problem.question, task.seed, trace)
+                else:
+                    await store.add(trace)
+                    tracker.added(Usage(**trace["usage"]), correct=trace["correct"])
     return tracker.finish()
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from ..audit.metrics import Area, Bin, Calibration, area, area_within, calibration
-from ..audit.selection import Mean, mean
+from ..audit.selection import Mean
 from ..budget import Budget
 from ..driver import search
 from ..errors import ConfigurationError
@@ -129,12 +129,24 @@ async def _outcomes(
             yield task, outcome
 
 
-def point(answered: Mapping[str, Answered], budget: int | None, seed: int = 0) -> Point:
-    """The interval is the bootstrap's over problems; `seed` decides its resamples."""
+def point(answered: Mapping[str, Answered], budget: int | None) -> Point:
+    """Accuracy and tokens of what was answered, equally many tries of each problem."""
     tries = max(one.tries for one in answered.values())
     total = sum(one.tries for one in answered.values())
-    accuracy = mean([one.right / one.tries for one in answered.values()], seed)
+    accuracy = share([one.right / one.tries for one in answered.values()])
     return Point(budget, accuracy, sum(one.tokens for one in answered.values()) / total, len(answered), tries)
+
+
+def share(values: Sequence[float]) -> Mean:
+    """The mean of shares in [0, 1], one per problem, and its 95 % confidence interval.
+
+    Agresti and Coull, "Approximate is better than exact" (The American Statistician 52, 1998): two right and two wrong
+    problems are added, so that no interval is a point, not even where all is right.
+    """
+    n = len(values) + 4
+    middle = (math.fsum(values) + 2) / n
+    error = 1.96 * math.sqrt(((math.fsum(x * x for x in values) + 2) / n - middle * middle) / n)
+    return Mean(math.fsum(values) / len(values), max(0.0, middle - error), min(1.0, middle + error))
 
 
 async def greedy(questions: Sequence[str], side: Side, progress: Progress = _silent) -> Point:

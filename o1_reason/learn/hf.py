@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 Report = Callable[[str], None]
+EXTRA = "training needs torch, transformers, datasets and trl: pip install 'o1-reason[train]'"
 
 
 def arguments_of(settings: Any, out: Path, seed: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .progress import Progress, Tracker
 from .rollouts import Roller, texts
 from .rows import Row
 from .star import STaR
-from .store import RecordStore, digest
+from .store import RecordStore, digest, opened
 from .tasks import run_tasks, shared_ledger
 from .traces import finished_states, known, problem_of, tree_of
 
@@ -85,21 +85,22 @@ async def label(
     way = METHODS[method]() if isinstance(method, str) and method in METHODS else method
     if isinstance(way, str):
         raise ConfigurationError(f"no method {way!r}; there are: {', '.join(METHODS)}")
-    made_by = [known(resolve_policy(policy), "policy"), checker.identity, repr(way), seed, temperature, max_steps]
+    mine = resolve_policy(policy)
+    made_by = [known(mine, "policy"), checker.identity, repr(way), seed, temperature, max_steps]
     tracker = Tracker(items, on_progress)
-    with store, RecordStore(store.path.with_name(store.path.name + ".done"), fsync=store.fsync) as done:
-        async with shared_ledger(ledger, ray) as book:
-            roll = partial(Roller, seed=seed, concurrency=calls, temperature=temperature, max_steps=max_steps)
-            function = partial(_label, way, policy, checker, book, roll)
-            tasks = _tasks(items, made_by, done, tracker)
-            async with aclosing(run_tasks(function, tasks, concurrency=concurrency, ray=ray)) as outcomes:
-                async for task, outcome in outcomes:
-                    if isinstance(outcome, Exception):
-                        tracker.failed(task.problem.question, seed, outcome)
-                        continue
-                    await store.add(*outcome.rows)
-                    await done.add({"id": task.key, "usage": outcome.usage.to_data(), "rollouts": outcome.rollouts})
-                    tracker.added(outcome.usage, rows=len(outcome.rows), rollouts=outcome.rollouts)
+    done = RecordStore(store.path.with_name(store.path.name + ".done"), fsync=store.fsync)
+    async with opened(store, done), shared_ledger(ledger, ray) as book:
+        roll = partial(Roller, seed=seed, concurrency=calls, temperature=temperature, max_steps=max_steps)
+        function = partial(_label, way, mine if ray is None else policy, checker, book, roll)
+        tasks = _tasks(items, made_by, done, tracker)
+        async with aclosing(run_tasks(function, tasks, concurrency=concurrency, ray=ray)) as outcomes:
+            async for task, outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    tracker.failed(task.problem.question, seed, outcome)
+                    continue
+                await store.add(*outcome.rows)
+                await done.add({"id": task.key, "usage": outcome.usage.to_data(), "rollouts": outcome.rollouts})
+                tracker.added(outcome.usage, rows=len(outcome.rows), rollouts=outcome.rollouts)
     return tracker.finish()
 
 

@@ -8,8 +8,8 @@ from ..errors import ConfigurationError
 from ..mdp import State
 from ..together import together
 from .problems import Problem, verdicts
-from .rollouts import Roller, Rollouts, sample, texts
-from .rows import Label, Row, prompt_of, stepwise
+from .rollouts import Roller, sample, texts
+from .rows import Path, Row, prompt_of, stepwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,12 @@ class MathShepherd:
 
     async def label(self, problem: Problem, given: Sequence[State] | None, roller: Roller, key: str) -> list[Row]:
         solutions = await _judged(problem, given, roller, self.solutions)
-        return [await self._row(problem, *solution, roller, key) for solution in solutions]
-
-    async def _row(self, problem: Problem, state: State, right: bool, roller: Roller, key: str) -> Row:
-        labels = await shares(problem, state, right, roller, self.rollouts)
-        if not self.soft:
-            labels = [(float(share > 0), n) for share, n in labels if share is not None]
-        return stepwise(prompt_of(problem), texts(state), labels, self.source, key)
+        rows: list[Row] = []
+        for (state, _), labels in zip(solutions, await shares(problem, solutions, roller, self.rollouts), strict=True):
+            if not self.soft:
+                labels = [(float(share > 0), n) for share, n in labels]
+            rows.append(stepwise(prompt_of(problem), texts(state), labels, self.source, key))
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +67,33 @@ class MiPS:
             raise ConfigurationError(
                 "MiPS labels what its own policy samples: give problems; for solutions, MathShepherd"
             )
-        rows: list[Row] = []
-        for state, right in await sample(roller, problem, self.solutions):
-            labels = await shares(problem, state, right, roller, self.rollouts)
-            rows.append(stepwise(prompt_of(problem), texts(state), labels, self.source, key))
-        return rows
+        solutions = await sample(roller, problem, self.solutions)
+        labels = await shares(problem, solutions, roller, self.rollouts)
+        prompt = prompt_of(problem)
+        return [
+            stepwise(prompt, texts(state), each, self.source, key)
+            for (state, _), each in zip(solutions, labels, strict=True)
+        ]
 
 
-async def shares(problem: Problem, state: State, right: bool, roller: Roller, n: int) -> list[Label]:
-    """Per step of a finished solution the share of `n` rollouts from there that are right; of the last, its own."""
-    prefixes = [replace(state, steps=state.steps[:end]) for end in range(1, len(state.steps))]
-    drawn: list[Rollouts] = await together(roller.roll(problem, prefix, n) for prefix in prefixes)
-    return [*((rollouts.share, n) for rollouts in drawn), (float(right), 1)]
+async def shares(
+    problem: Problem, solutions: Sequence[tuple[State, bool]], roller: Roller, n: int
+) -> list[list[tuple[float, int]]]:
+    """Per step of each finished solution the share of `n` rollouts from there that are right; of the last, its own.
+
+    All are drawn at once, and those of a beginning that solutions share once.
+    """
+    prefixes: dict[Path, State] = {}
+    for state, _ in solutions:
+        for end in range(1, len(state.steps)):
+            prefix = replace(state, steps=state.steps[:end])
+            prefixes.setdefault(texts(prefix), prefix)
+    drawn = await together(roller.roll(problem, prefix, n) for prefix in prefixes.values())
+    share = {path: (rollouts.share, n) for path, rollouts in zip(prefixes, drawn, strict=True)}
+    return [
+        [*(share[texts(state)[:end]] for end in range(1, len(state.steps))), (float(right), 1)]
+        for state, right in solutions
+    ]
 
 
 async def _judged(problem: Problem, given: Sequence[State] | None, roller: Roller, n: int) -> list[tuple[State, bool]]:

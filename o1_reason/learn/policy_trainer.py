@@ -5,35 +5,30 @@ model's chat template. Two things TRL does not do are done here:
 
 * DPO on steps: TRL closes chosen and rejected with the end-of-text token, which would teach the model to stop after a
   good step. Here they are tokenized without one.
-* GRPO's advantages by step (`advantages`): TRL has one per solution. Its loss takes one per token, of shape (B, T), from
-  subclasses, and that is what `train_grpo` gives it.
+* GRPO's advantages by step (`advantages`): TRL has one per solution. Its loss takes one per token, of shape (B, T),
+  from subclasses, and that is what `train_grpo` gives it.
 """
 
-import asyncio
-import math
-from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..answers import extract_answer
 from ..errors import ConfigurationError
-from ..mdp import State, Step
-from ..protocols import Verifier, check_scores
-from ..segment import split_steps
-from .advantages import Weights, advantages, spread
+from ..protocols import Verifier
+from .advantages import Weights
 from .files import read_rows
-from .hf import Report, arguments_of, progress, run
-from .problems import Checker, Problem
+from .hf import EXTRA, Report, arguments_of, progress, run
+from .problems import Checker
+from .step_rewards import Judge, token_advantages
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class SFTSettings:
-    """Fields as in `prm_trainer.PRMSettings`. A row that is longer than `max_length` tokens is cut at its end by TRL."""
+    """Fields as in `prm_trainer.PRMSettings`. TRL cuts a row that is longer than `max_length` tokens at its end."""
 
     epochs: float = 1.0
     max_steps: int = 0
@@ -94,37 +89,35 @@ class GRPOSettings:
 
 
 def train_sft(
-    model: str | Path | Any,
+    model: str | Path,
     data: str | Path,
     out: str | Path,
     settings: SFTSettings = SFTSettings(),
     *,
-    tokenizer: Any = None,
     seed: int = 0,
     report: Report = lambda line: None,
 ) -> dict[str, Any]:
     """Cross-entropy on the completions of prompt and completion rows; saves in `out` and returns the record.
 
-    Begins with `model`, a name, a folder or a model with its `tokenizer`, or with the last checkpoint in
-    out/checkpoints, where a run was stopped.
+    Begins with `model`, a name or a folder with a tokenizer in it, or, where a run was stopped, with the last
+    checkpoint in out/checkpoints; the reference of DPO and GRPO is `model` either way.
     """
     trl = _trl()
     rows = _rows(data, "prompt", "completion")
     arguments = trl.SFTConfig(**arguments_of(settings, Path(out), seed), max_length=settings.max_length)
     trainer = trl.SFTTrainer(
-        _name(model), arguments, train_dataset=_dataset(rows), processing_class=tokenizer,
+        str(model), arguments, train_dataset=_dataset(rows),
         callbacks=[progress(report, "sft")],
     )  # fmt: skip
     return _finished(trainer, settings, rows, out, seed)
 
 
 def train_dpo(
-    model: str | Path | Any,
+    model: str | Path,
     data: str | Path,
     out: str | Path,
     settings: DPOSettings = DPOSettings(),
     *,
-    tokenizer: Any = None,
     seed: int = 0,
     report: Report = lambda line: None,
 ) -> dict[str, Any]:
@@ -142,10 +135,11 @@ def train_dpo(
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
             if not isinstance(dataset[0]["prompt"], str):
                 return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
-            return dataset.map(lambda row: _step_tokens(row, processing_class), remove_columns=dataset.column_names)
+            rows = dataset.map(lambda row: _step_tokens(row, processing_class), remove_columns=dataset.column_names)
+            return _fitting(rows, settings.max_length, report)
 
     trainer = StepDPOTrainer(
-        _name(model), args=arguments, train_dataset=_dataset(rows), processing_class=tokenizer,
+        str(model), args=arguments, train_dataset=_dataset(rows),
         callbacks=[progress(report, "dpo")],
     )  # fmt: skip
     return _finished(trainer, settings, rows, out, seed)
@@ -160,14 +154,14 @@ def _step_tokens(row: Row, tokenizer: Any) -> dict[str, list[int]]:
 
 
 def train_grpo(
-    model: str | Path | Any,
+    model: str | Path,
     data: str | Path,
     out: str | Path,
     settings: GRPOSettings = GRPOSettings(),
     *,
     verifier: Verifier | None = None,
     checker: Checker | None = None,
-    tokenizer: Any = None,
+    answer: Callable[[str], str | None] = extract_answer,
     seed: int = 0,
     report: Report = lambda line: None,
 ) -> dict[str, Any]:
@@ -175,92 +169,95 @@ def train_grpo(
 
     verifier   the process reward model: one score per step
     checker    which answers are right
+    answer     the answer in the text of the last step, of a solution that came to its end
 
-    A solution ends in its answer where it ended by itself. Otherwise as `train_sft`. Raises ConfigurationError where what
-    `settings.weights` asks for is not given.
+    Otherwise as `train_sft`. Raises ConfigurationError where what `settings.weights` asks for is not given.
     """
     if (settings.weights.process and verifier is None) or (settings.weights.outcome and checker is None):
         raise ConfigurationError("give a verifier for the process reward and a checker for the outcome, or weigh it 0")
     trl = _trl()
     rows = _questions(data, settings.separator)
-    judge = Judge(verifier, checker, settings)
+    weights = settings.weights
+    judge = Judge(
+        verifier if weights.process else None, checker if weights.outcome else None, weights, settings.separator, answer
+    )
     arguments = trl.GRPOConfig(
         **arguments_of(settings, Path(out), seed), num_generations=settings.group, beta=settings.kl,
         epsilon=settings.clip, num_iterations=settings.updates, temperature=settings.temperature,
         max_completion_length=settings.max_new_tokens, loss_type="grpo", use_bias_correction_kl=False,
     )  # fmt: skip
-    trainer = _grpo_trainer(trl)(
-        _name(model), judge.totals, args=arguments, train_dataset=_dataset(rows), processing_class=tokenizer,
+
+    class StepGRPOTrainer(trl.GRPOTrainer):
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            batch = super()._generate_and_score_completions(inputs)
+            group = self.num_generations if self.model.training else self.num_generations_eval
+            return batch | {"advantages": token_advantages(judge, batch, group, self.processing_class)}
+
+    trainer = StepGRPOTrainer(
+        str(model), judge.totals, args=arguments, train_dataset=_dataset(rows),
         callbacks=[progress(report, "grpo")],
     )  # fmt: skip
-    trainer.judge = judge
+    judge.ends = frozenset(trainer.eos_token_ids)
     return _finished(trainer, settings, rows, out, seed)
 
 
-@dataclass
-class Judge:
-    """What solutions earn, step by step. `rewards` are those of the batch that was judged last, in its order."""
+def _fitting(dataset: Any, most: int, report: Report) -> Any:
+    """The pairs that fit in `most` tokens, whole."""
 
-    verifier: Verifier | None
-    checker: Checker | None
-    settings: GRPOSettings
-    steps: list[list[str]] = field(default_factory=list)
-    process: list[list[float]] = field(default_factory=list)
-    outcomes: list[float] = field(default_factory=list)
+    def length(row: Row) -> int:
+        return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
-    def totals(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        """TRL's reward function: judges the batch, and gives one number a solution, for the log."""
-        golds = columns.get("gold") or [None] * len(prompts)
-        ended = [ids[-1] in self.ends for ids in columns["completion_ids"]]
-        texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
-        self.steps = [split_steps(text, self.settings.separator) for text in texts]
-        states = [
-            _state(_question(prompt), steps, done)
-            for prompt, steps, done in zip(prompts, self.steps, ended, strict=True)
-        ]
-        _alone(self._judge(states, golds))
-        weights = self.settings.weights
-        return [
-            weights.process * sum(steps) / max(1, len(steps)) + weights.outcome * (0.0 if math.isnan(whole) else whole)
-            for steps, whole in zip(self.process, self.outcomes, strict=True)
-        ]
-
-    ends: frozenset[int] = frozenset()
-
-    async def _judge(self, states: Sequence[State], golds: Sequence[str | None]) -> None:
-        self.process = [[0.0] * len(state.steps) for state in states]
-        shown = [i for i, state in enumerate(states) if state.steps]
-        if self.verifier is not None and self.settings.weights.process and shown:
-            asked = [states[i] for i in shown]
-            for i, score in zip(shown, check_scores(await self.verifier.score(asked), asked), strict=True):
-                if len(score.rewards) != len(states[i].steps):
-                    raise ConfigurationError("step-level advantages need a score for each step; weigh the process 0")
-                self.process[i] = list(score.rewards)
-        self.outcomes = [math.nan] * len(states)
-        if self.checker is not None and self.settings.weights.outcome:
-            for i, (state, gold) in enumerate(zip(states, golds, strict=True)):
-                right = (await self.checker.check(Problem(state.question, gold), [state]))[0]
-                self.outcomes[i] = math.nan if right is None else float(right)
-
-    def token_advantages(self, group: slice, ids: Sequence[Sequence[int]], decode: Callable[[Any], str], length: int) -> list[list[float]]:
-        """For each solution of a group, the advantage of each of `length` tokens."""
-        found = advantages(self.process[group], self.outcomes[group], self.settings.weights)
-        return [
-            spread(steps, step_ends(texts, row, decode), length)
-            for steps, texts, row in zip(found, self.steps[group], ids, strict=True)
-        ]
+    kept = dataset.filter(lambda row: length(row) <= most)
+    if len(kept) < len(dataset):
+        report(f"{len(dataset) - len(kept)} pairs do not fit in {most} tokens")
+    if not len(kept):
+        raise ConfigurationError(f"no pair fits in {most} tokens; raise max_length")
+    return kept
 
 
-def step_ends(steps: Sequence[str], ids: Sequence[int], decode: Callable[[Any], str]) -> list[int]:
-    """How many of the tokens `ids` there are up to the end of each step, whose texts follow each other in theirs.
+def _questions(data: str | Path, separator: str) -> list[Row]:
+    """The distinct questions of rows or traces, each with the separator behind it, and what is known of the answer."""
+    found: dict[Any, Row] = {}
+    for _, row in read_rows(data):
+        prompt = row.get("prompt", row.get("question"))
+        if isinstance(prompt, str):
+            prompt = prompt.removesuffix(separator) + separator
+        if prompt:
+            found.setdefault(str(prompt), {"prompt": prompt, "gold": row.get("gold")})
+    if not found:
+        raise ConfigurationError(f'{data} has no row with a "prompt" or a "question"')
+    return list(found.values())
 
-    The separator belongs to the step that it ends; so does a token that spans it.
-    """
-    text = decode(ids)
-    ends: list[int] = []
-    at = 0
-    for i, step in enumerate(steps):
-        at = text.index(step, at) + len(step)
-        after = text.index(steps[i + 1], at) if i + 1 < len(steps) else len(text)
-        ends.append(bisect_left(range(len(ids)), after, lo=ends[-1] if ends else 0, key=lambda n: len(decode(ids[:n]))))
-    return ends
+
+def _rows(data: str | Path, *names: str) -> list[Row]:
+    """The named fields of the rows of a file; raises ConfigurationError where there is none, or one is missing."""
+    found: list[Row] = []
+    for line, row in read_rows(data):
+        if missing := [name for name in names if name not in row]:
+            raise ConfigurationError(f'{data}, line {line}: no "{missing[0]}"; give rows with {", ".join(names)}')
+        found.append({name: row[name] for name in names})
+    if not found:
+        raise ConfigurationError(f"{data} has no rows; collect some data first")
+    return found
+
+
+def _dataset(rows: Sequence[Row]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_list(list(rows))
+
+
+def _trl() -> Any:
+    try:
+        import trl
+    except ImportError as error:
+        raise ConfigurationError(EXTRA) from error
+    return trl
+
+
+def _finished(trainer: Any, settings: Any, rows: Sequence[Row], out: str | Path, seed: int) -> dict[str, Any]:
+    """Train, save, and what is to be remembered of it."""
+    loss = run(trainer, Path(out))
+    trainer.save_model(str(out))
+    steps = trainer.state.global_step
+    return {**asdict(settings), "rows": len(rows), "seed": seed, "loss": loss, "steps": steps}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .hf import Report, arguments_of, progress, run
+from .hf import EXTRA, Report, arguments_of, progress, run
 from .objectives import Objective
 from .prm_data import Encoder, Example, Format, Lines, collate, read_examples, tree_examples, tree_loss
 
@@ -70,8 +70,10 @@ def train_prm(
     A run that was stopped goes on from its last checkpoint in out/checkpoints, as if it had not been. Raises
     ConfigurationError for what cannot be trained.
     """
-    from transformers import set_seed
-
+    try:
+        from transformers import set_seed
+    except ImportError as error:
+        raise ConfigurationError(EXTRA) from error
     set_seed(seed)
     network, tokenizer = _loaded(model, tokenizer)
     encode = Encoder(tokenizer, format, settings.max_length)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from .folders import read_json, write_json
-from .plan import Plan
+from .plan import Plan, planned
 from .store import _lock
 
 BEGINNING = ("begin", "measure")
@@ -88,11 +88,15 @@ class Record:
                 ) from error
             yield
 
-    @property
-    def settings(self) -> dict[str, Any]:
+    def check(self) -> None:
         """Raises ConfigurationError where there is no run."""
         if not self.exists:
             raise ConfigurationError(f"there is no run in {self.path}; o1-reason improve --out {self.path} begins one")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Raises ConfigurationError where there is no run."""
+        self.check()
         return read_json(self.path / "run.json")
 
     def open(self, learner: str, scale: str, seed: int, plan: Plan | None) -> Plan:
@@ -110,7 +114,7 @@ class Record:
                         "another folder with --out"
                     )
             plan = plan or Plan.from_data(known["plan"])
-        plan = plan or Plan()
+        plan = plan or planned(scale)
         write_json(self.path / "run.json", {**wanted, "plan": plan.to_data()})
         return plan
 

@@ -57,7 +57,7 @@ def improve(
 
     learner   by name, or an object
     scale     how much the beginning is trained, a word of the learner's
-    plan      of the rounds to come; None: the run's own, or at its beginning the default. A round under way keeps its
+    plan      of the rounds to come, not of one under way; None: the run's own, at its beginning that of the scale
 
     Raises ConfigurationError for what cannot work, above all for a folder with another run.
     """
@@ -134,8 +134,7 @@ def rollback(path: str | Path, number: int) -> list[int]:
     goes on after round `number`, with other seeds than before.
     """
     record = Record(Path(path))
-    if not record.exists:
-        record.settings  # noqa: B018 - raises
+    record.check()
     with record.locked():
         if not any(each.number == number and each.finished for each in record.rounds()):
             done = ", ".join(str(each.number) for each in record.rounds() if each.finished) or "none"

@@ -52,8 +52,7 @@ class STaR:
         if not right and hint is not None and problem.gold is not None:
             source = "star_rationalised"
             right = await _right(roller, problem, hint(problem), self.samples)
-        plain = [State(problem.question, state.steps, problem.context) for state in right[: self.keep]]
-        return [completion(problem, state, source, self.separator) for state in plain]
+        return [completion(problem, state, source, self.separator) for state in right[: self.keep]]
 
     def _hint(self, policy: Any) -> Hint:
         if self.hint is not None:

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -119,6 +120,16 @@ class RecordStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@asynccontextmanager
+async def opened(*stores: RecordStore) -> AsyncIterator[None]:
+    """The stores open for writing, off the event loop: of a large file the ids are read first."""
+    async with AsyncExitStack() as stack:
+        for store in stores:
+            stack.push_async_callback(asyncio.to_thread, store.close)  # also if it is opened while this is cancelled
+            await asyncio.to_thread(store.__enter__)
+        yield
 
 
 def line_of(record: dict[str, Any]) -> bytes:

@@ -1,11 +1,11 @@
 """A trace: one search, whole, as a record. What it brought is decided by what its id is made of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..budget import Budget
 from ..errors import ConfigurationError
-from ..mdp import State
+from ..mdp import State, Step
 from ..resolve import resolve_policy, resolve_strategy, resolve_verifier
 from ..result import Result
 from ..tree import Tree
@@ -33,16 +33,14 @@ class Setting:
                 "__repr__ with its settings"
             )
 
-    def id(self, problem: Problem, seed: int) -> str:
-        """The id of the search of `problem` with `seed`."""
-        context = list(problem.context)
-        return digest(
-            "trace", problem.question, context, self.policy, self.verifier, repr(self.strategy), repr(self.budget), seed
-        )
+    def id(self, problem: Problem, seed: int, steps: Sequence[Step] = ()) -> str:
+        """The id of the search of `problem` with `seed`, going on from `steps`."""
+        asked = [problem.question, list(problem.context), [step.text for step in steps]]
+        return digest("trace", asked, self.policy, self.verifier, repr(self.strategy), repr(self.budget), seed)
 
     def trace(self, result: Result, problem: Problem, correct: bool | None) -> Trace:
         return {
-            "id": self.id(problem, result.tree.seed),
+            "id": self.id(problem, result.tree.seed, result.tree.prefix),
             "question": problem.question,
             "context": list(problem.context),
             "gold": problem.gold,

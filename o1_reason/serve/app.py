@@ -42,7 +42,7 @@ def create_app(models: Sequence[Model], settings: Settings, *, seed: int = 0, le
     if settings.cors_origins:  # outermost: a browser's preflight carries no key
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"], expose_headers=["retry-after", "x-request-id"],
+            allow_headers=["authorization", "content-type"], expose_headers=["retry-after", "x-request-id", "x-reasoner-live"],
         )  # fmt: skip
     return app
 

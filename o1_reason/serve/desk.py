@@ -176,16 +176,15 @@ class Desk:
     def _ended(self, task: asyncio.Task[Result], job: Job, run: Run) -> None:
         self._started(task)
         self._tasks.discard(task)
-        feed = run.feed or Feed("")
         if task.cancelled():
-            outcome = "cancelled"
-            feed.fail("cancelled")
+            outcome = why = "cancelled"
         elif (error := task.exception()) is not None:
             outcome = "failed"
-            feed.fail(f"failed: {error}" if isinstance(error, O1ReasonError) else "failed")
+            why = f"failed: {error}" if isinstance(error, O1ReasonError) else outcome
         else:
-            outcome = "answered" if task.result().answered else "unanswered"
-            feed.end(task.result(), run.seconds)
+            outcome, why = "answered" if task.result().answered else "unanswered", ""
+        if run.feed is not None:
+            run.feed.fail(why) if why else run.feed.end(task.result(), run.seconds)
         self.metrics.add("o1_reason_searches_total", model=job.model.id, outcome=outcome)
         run.take(None)
 

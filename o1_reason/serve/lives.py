@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from ..view import Feed
 from ..view.page import hashed
 from .desk import Desk, Shown
+from .gate import NAMED
 from .stream import STREAM_HEADERS, hung_up, send_text, while_there
 from .wire import ApiError
 
@@ -54,7 +55,7 @@ def add_live_routes(app: FastAPI, desk: Desk) -> None:
 
 def path(name: str) -> str:
     """Where a search can be looked at."""
-    return f"/live/{name}"
+    return f"{NAMED}{name}"
 
 
 class Events(Response):
@@ -103,6 +104,7 @@ def _row(name: str, shown: Shown) -> str:
     feed = shown.feed
     question = feed.question if len(feed.question) <= 200 else feed.question[:199] + "…"
     ago = f"{max(0, round(time.time() - shown.began))} s ago"
-    cells = "".join(f"<td>{escape(text)}" for text in (shown.model, feed.state[:80], str(feed.steps), ago))
+    state = feed.state.partition(":")[0]  # its page tells why
+    cells = "".join(f"<td>{escape(text)}" for text in (shown.model, state, str(feed.steps), ago))
     shown_as = escape(question).encode(errors="replace").decode()
     return f'<tr><td><a href="{path(name)}" target="_blank">{shown_as}</a>{cells}'

@@ -12,6 +12,7 @@ from ..engine import Event
 from ..errors import ConfigurationError, O1ReasonError
 from ..result import Result
 from .desk import BusyError, ClosingError, Desk, Job, Run
+from .gate import NAMED
 from .story import Story
 from .stream import STREAM_HEADERS, hung_up, send_text, while_there
 from .wire import ApiError
@@ -58,7 +59,7 @@ class SearchReply(Response):
         except (BusyError, ClosingError) as error:
             await _as_seen(error).response()(scope, receive, send)
             return
-        self._form.live = None if run.name is None else f"/live/{run.name}"
+        self._form.live = None if run.name is None else f"{NAMED}{run.name}"
         try:
             deliver = self._deliver_stream if self._stream else self._deliver_whole
             await deliver(run, scope, receive, send)
@@ -68,7 +69,8 @@ class SearchReply(Response):
 
     async def _deliver_whole(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response: Response = JSONResponse(self._form.whole(await run.result()))
+            where = {} if self._form.live is None else {"x-reasoner-live": self._form.live}
+            response: Response = JSONResponse(self._form.whole(await run.result()), headers=where)
         except Exception as error:
             response = _as_seen(error).response()
         await response(scope, receive, send)

@@ -87,6 +87,8 @@ def _message(item: dict[str, Any]) -> Message:
         raise ApiError(400, f"the search takes messages with content; got an item of type {kind!r}", param="input")
     if isinstance(content, list):
         content = [_part(part) for part in content]
+        if all(part["type"] == "text" for part in content):
+            content = "".join(part["text"] for part in content)
     try:
         return Message(role=item.get("role", "user"), content=content)
     except ValueError as error:

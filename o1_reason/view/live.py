@@ -64,6 +64,8 @@ class Live:
             await self._answer(head, reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client's loss
+        except asyncio.CancelledError:
+            pass  # by `close` alone; Python 3.11 takes a cancelled handler for a broken one
         finally:
             self._tasks.discard(task)
             writer.close()

@@ -144,7 +144,13 @@ def test_errors_are_those_of_the_openai_client(server: Process, client: openai.O
     with pytest.raises(openai.AuthenticationError, match="a valid API key"):
         client.with_options(api_key="wrong").chat.completions.create(**ask())
     with pytest.raises(openai.NotFoundError, match="try POST /v1/chat/completions"):
-        client.responses.create(model=MODEL, input=QUESTION)
+        client.embeddings.create(model=MODEL, input=QUESTION)
+
+
+def test_the_openai_client_gets_a_response_too_whole_and_streamed(client: openai.OpenAI) -> None:
+    assert client.responses.create(model=MODEL, input=QUESTION).output_text == ANSWER
+    with client.responses.stream(model=MODEL, input=QUESTION) as stream:
+        assert stream.get_final_response().output_text == ANSWER
 
 
 async def test_chat_openai_invokes_and_streams_and_sets_the_effort(server: Process) -> None:

@@ -6,7 +6,7 @@ from o1_reason_embedded import EmbeddedPolicy, RuleVerifier
 from o1_reason_embedded.puzzle import parse
 
 from o1_reason import BeamSearch, BestOfN, Budget, ChainOfThought, ConfigurationError, PolicyError, search
-from o1_reason.learn import Problem, TraceStore, VerifierChecker, collect, exclude, trace_of, tree_of
+from o1_reason.learn import Problem, TraceStore, VerifierChecker, collect, exclude, trace_of, tree_of, tree_values
 from o1_reason.testing import ScriptedPolicy, ScriptedVerifier
 
 BUDGET = Budget(concurrency=1)
@@ -51,6 +51,16 @@ async def test_a_search_of_ones_own_is_recorded_under_the_same_id(store):
         await store.add(trace_of(result, *arguments, gold="4", correct=True))
     progress = await collect([Problem("2 + 2?", "4")], *arguments, None, store)
     assert (progress.known, progress.added) == (1, 0)
+
+
+async def test_a_search_that_went_on_from_steps_is_another_search(store):
+    arguments = policy(), VERIFIER, BeamSearch(2, 2), BUDGET
+    behind = trace_of(await search("2 + 2?", *arguments, steps=["a"]), *arguments)
+    assert behind["id"] != trace_of(await search("2 + 2?", *arguments), *arguments)["id"]
+    with store:
+        await store.add(behind)
+    (row,) = tree_values(next(iter(store)), min_visits=1)
+    assert (row["completions"], row["labels"]) == (["a", "= 5"], [None, pytest.approx(0.1)])
 
 
 async def test_all_that_decides_a_search_is_in_its_id(store):

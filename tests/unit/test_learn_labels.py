@@ -89,6 +89,15 @@ async def test_the_last_step_is_labelled_by_its_own_answer_and_costs_nothing(sto
     assert (row["labels"], row["rollouts"], rates.calls, progress.rollouts) == ([1.0], [1], [], 0)
 
 
+async def test_a_beginning_that_solutions_share_is_rolled_out_once(store):
+    rates = Rates({"a": 5, "a\nb": 2})
+    given = [Solved(PROBLEM, (solution("a", "b", "yes"), solution("a", "b", "no"), solution("a", "c", "yes")))]
+    progress = await label(given, MathShepherd(rollouts=10, soft=True), rates, GoldChecker(), store)
+    assert sorted(text for text, _, _ in rates.calls) == ["a", "a\nb", "a\nc"]
+    assert progress.rollouts == 30
+    assert [row["labels"] for row in store] == [[0.5, 0.2, 1.0], [0.5, 0.2, 1.0], [0.5, 0.0, 1.0]]
+
+
 async def test_rollouts_of_a_state_are_one_call_and_are_counted(store):
     rates = Rates({"a": 5})
     given = [Solved(PROBLEM, (solution("a", "b", "yes"),))]

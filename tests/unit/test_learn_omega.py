@@ -12,6 +12,7 @@ from o1_reason import ConfigurationError, Proposals, Step, Usage
 from o1_reason.learn import GoldChecker, OmegaPRM, Problem, RecordStore, label
 from o1_reason.learn.omega_prm import Candidate, Estimate, OmegaSearch
 from o1_reason.learn.rollouts import Roller, Rollout, texts
+from o1_reason.testing import ScriptedPolicy
 
 PROBLEM = Problem("q", "right")
 
@@ -81,9 +82,27 @@ async def test_no_rollout_is_searched_twice_and_no_prefix_is_tried_twice(length,
     assert sum(estimate.visits for estimate in search.estimates.values()) == len(search.selected) <= searches
 
 
+async def test_what_rollouts_share_is_tried_once_and_equal_rollouts_are_one():
+    def way(*texts_, answer):
+        *steps, last = texts_
+        return (*map(Step, steps), Step(last, True, answer))
+
+    right, wrong = way("a", "b", "c", "d", answer="right"), way("a", "b", "x", "y", answer="wrong")
+    other = way("a", "b", "x", "z", answer="wrong")
+    after = [right[2:], wrong[2:]]
+    policy = ScriptedPolicy({(): [right, wrong, wrong, other], ("a", "b"): after, ("a", "b", "x"): [wrong[3:]]})
+    search = search_of(policy, OmegaPRM(4))
+    await search.run()
+    assert [path for path, _, _ in policy.calls] == [(), ("a", "b"), ("a", "b", "x")]
+    assert [(len(one.estimate.state.steps), one.rollout.steps[-1].text) for one in search.selected] == [
+        (0, "y"), (2, "y"), (0, "z"),
+    ]  # fmt: skip
+    assert search.labels == {(): (0.25, 4), ("a", "b"): (0.25, 4), ("a", "b", "x"): (0.0, 4)}
+
+
 async def test_visits_and_values_order_the_pool_as_worked_by_hand():
     """Q = 0.5^(1-MC) 0.9^(len/500):  0.75, 100 tokens: 0.8234;  0.5, 10 tokens: 0.7056.  After four selections, three
-    of them from the first state: U = c 2/4 and c 2/2, so 0.8859 > 0.8306 at c = 0.125, but 1.3234 < 1.7056 at c = 1."""
+    of them from the first state: U = c 2/4 and c 2/2, so 0.8859 > 0.8306 at c = 0.125, but 0.9484 < 0.9556 at 0.25."""
 
     def pool(method):
         search = search_of(Erring(4, 2), method)
@@ -99,7 +118,7 @@ async def test_visits_and_values_order_the_pool_as_worked_by_hand():
     first, second = search.pool
     assert search._select() is first
     assert (first.estimate.visits, search.pool) == (4, [second])
-    search = pool(OmegaPRM(c_puct=1.0))
+    search = pool(OmegaPRM(c_puct=0.25))
     assert search._select() is search.selected[-1] is not first
     assert search.selected[-1].estimate.value == 0.5
 

@@ -1,6 +1,7 @@
 """`ReasoningMiddleware`: when it searches, what it chooses, what it costs, and what it leaves alone."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from langchain_core.tools import tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
+from openai_server import Server
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
@@ -482,6 +484,36 @@ async def test_cancelling_the_agent_leaves_nothing_running():
             await agent.ainvoke(ASKED)
     assert sorted(model.cancelled) == [0, 1, 2]
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_real_client_counts_as_its_server_does_and_hangs_up_when_cancelled():
+    from langchain_openai import ChatOpenAI
+
+    async def answer(request: Any) -> None:
+        if request.body["messages"][-1]["role"] == "tool":
+            await asyncio.sleep(30)
+        n = server.requests.index(request) % 2
+        function = {"name": "double", "arguments": json.dumps({"n": n})}
+        message = {"role": "assistant", "tool_calls": [{"id": f"c{n}", "type": "function", "function": function}]}
+        usage = {"prompt_tokens": 10, "completion_tokens": 3 + n, "total_tokens": 13 + n}
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+        await request.reply(200, {"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
+
+    async with Server(answer) as server:
+        model = ChatOpenAI(model="m", base_url=server.url, api_key="none", seed=1)  # type: ignore[arg-type]
+        agent, doubling = agent_of(model, ReasoningMiddleware(strategy=BestOfN(6, vote="weighted")))
+        messages: list[Any] = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                async for update in agent.astream(ASKED, stream_mode="updates"):
+                    messages += next(iter(update.values()))["messages"]
+        async with asyncio.timeout(2):
+            while server.running:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert messages[0].usage_metadata["total_tokens"] == 6 * 13 + 3
+    assert len({request.body["seed"] for request in server.requests}) == len(server.requests) == 6 + 3
+    assert server.gone == 3
+    assert len(doubling.ran) == 1
 
 
 # Without await.
