@@ -90,7 +90,7 @@ def serve(
     grace: Grace = 30,
     log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.info,
 ) -> None:
-    """Serve the reasoner by OpenAI's chat completions API."""
+    """Serve the reasoner by OpenAI's chat completions and responses APIs, with searches to watch at /live."""
     from .serve import models as served
     from .serve import server
 

@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from o1_reason_embedded import EmbeddedLearner, RuleVerifier
 from o1_reason_embedded import vocab as v
 from o1_reason_embedded.policy import WEIGHTS
+from o1_reason_embedded.puzzle import parse
 from o1_reason_embedded.runtime import Cache, Decoder
 from safetensors.numpy import load_file
 
+from o1_reason import State, Step, Tree
+from o1_reason.errors import ConfigurationError
+
 torch = pytest.importorskip("torch", reason="training needs PyTorch: pip install 'o1-reason[train]'")
 
-from o1_reason_embedded.train import rollouts, traces  # noqa: E402
+from o1_reason_embedded.train import corpus, improve, rollouts, traces  # noqa: E402
 from o1_reason_embedded.train.model import load, orthogonal  # noqa: E402
 
 TEST = traces.ranked_puzzles()[900:1000]
@@ -147,3 +152,179 @@ def test_shipped_weights_are_small_and_say_how_they_were_made() -> None:
     for file in files:
         record = Decoder(file).record
         assert record["scale"] == "ship", json.dumps(record)
+
+
+# The learner: problems, and training on what searches left behind.
+
+LEARNER = EmbeddedLearner()
+
+
+def test_no_validation_or_test_puzzle_is_among_the_training_problems() -> None:
+    held_out = {frozenset(LEARNER.problems(split, 100, 0)) for split in ("valid", "test")}
+    assert len(frozenset().union(*held_out)) == 200
+    drawn = [q for seed in range(3) for q in LEARNER.problems("train", 400, seed)]
+    assert len(set(drawn)) > 900
+    assert not set(drawn) & frozenset().union(*held_out)
+    assert {parse(question).target for question in drawn} == {24}
+    assert LEARNER.problems("train", 50, 1) == LEARNER.problems("train", 50, 1)
+    with pytest.raises(ConfigurationError, match="has 100 puzzles"):
+        LEARNER.problems("test", 101, 0)
+
+
+async def test_the_solver_is_exact_where_the_rules_can_say_it_and_looks_ahead_where_they_cannot() -> None:
+    steps = ["4 + 6 = 10 (left: 5 10 10)", "10 + 10 = 20 (left: 5 20)", "20 + 5 = 25 (left: 25)"]
+    state = State("4 5 6 10", tuple(Step(text) for text in steps[:2]))
+    wrong = State("4 5 6 10", (Step("4 + 6 = 11 (left: 5 10 11)"),))
+    good = State("4 5 6 10", (Step("5 * 10 = 50 (left: 4 6 50)"), Step("50 - 6 = 44 (left: 4 44)")))
+    scores = await LEARNER.solver().score([State("4 5 6 10"), state, wrong, good])
+    assert [score.rewards for score in scores] == [(1.0,), (1.0, 0.0), (0.0,), (0.0, 0.0)]
+    for text in (steps[0], "10 - 6 = 4 (left: 4 4 5)"):
+        (score,) = await LEARNER.solver().score([State("4 5 6 10", (Step(text),))])
+        assert score.rewards == (float(solvable(np.array(v.encode(f"4 5 6 10 -> 24\n{text}\n")))),)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trees of the shipped policy's samples, and the rows that come of them, as `collect` writes them."""
+    import asyncio
+
+    folder = tmp_path_factory.mktemp("searched")
+    asyncio.run(collect(folder))
+    return folder
+
+
+async def collect(folder: Path) -> None:
+    from o1_reason_embedded import EmbeddedPolicy
+
+    from o1_reason import Budget, search
+    from o1_reason.learn.export import write_jsonl
+    from o1_reason.learn.problems import VerifierChecker
+    from o1_reason.learn.traces import trace_of
+    from o1_reason.learn.trees import outcomes, preference_pairs, solutions, tree_outcomes
+
+    policy, checker, budget = EmbeddedPolicy(), VerifierChecker(RuleVerifier()), Budget()
+    found, stepwise, completions, pairs = [], [], [], []
+    for question in LEARNER.problems("train", 12, 0):
+        result = await search(question, policy, RuleVerifier(), "mcts", budget, seed=0)
+        found.append(trace := trace_of(result, policy, RuleVerifier(), "mcts", budget))
+        stepwise += [row async for row in tree_outcomes(trace, checker)]
+        completions += [row async for row in solutions(trace, checker)]
+        shares = {i: share for i, (share, _) in (await outcomes(trace, checker)).items()}
+        pairs += list(preference_pairs(trace, values=shares))
+    for name, rows in (("traces", found), ("stepwise", stepwise), ("completions", completions), ("pairs", pairs)):
+        assert write_jsonl(rows, folder / f"{name}.jsonl")
+
+
+def test_trees_and_the_rows_made_of_them_are_read_as_the_same_backups(searched: Path) -> None:
+    whole, rows = corpus.groves(searched / "traces.jsonl"), corpus.groves(searched / "stepwise.jsonl")
+    assert len(whole) == len(rows) == 12
+    for tree, grove, line in zip(whole, rows, (searched / "traces.jsonl").open(), strict=True):
+        texts = {node.step.text for node in Tree.from_data(json.loads(line)["tree"]).nodes if node.step}
+        assert len(tree.row) >= len(texts)
+        for one in (tree, grove):
+            for node in range(len(one.row)):
+                path = v.decode(one.tokens[one.row[node]][v.prompt_length(4) : one.at[node] + 1]).splitlines()
+                assert set(path) <= texts
+                above = one.parents[node]
+                if above >= 0:  # the parent's path is the beginning of the child's
+                    assert one.at[above] < one.at[node]
+                    ends = one.at[above] + 1
+                    above_row, row = one.tokens[one.row[above]], one.tokens[one.row[node]]
+                    assert (above_row[:ends] == row[:ends]).all()
+        ends = [
+            (tuple(one.tokens[one.row[i]]), one.rewards[i]) for one in (tree, grove) for i in np.flatnonzero(one.ends)
+        ]
+        assert len(set(ends)) == tree.ends.sum(), "the same ends, worth the same"
+
+
+@pytest.mark.parametrize(
+    ("objective", "data"), [("classification", "stepwise"), ("regression", "stepwise"), ("td", "traces")]
+)
+def test_a_reward_model_learns_by_each_objective_and_repeats(
+    objective: str, data: str, searched: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    for folder in ("a", "b"):
+        record = LEARNER.train_prm(
+            searched / f"{data}.jsonl", WEIGHTS, tmp_path / folder,
+            objective=objective, seed=3, report=lines.append, fresh=True, epochs=16, batch=32, refresh=4,
+        )  # fmt: skip
+    assert record["objective"]["name"] == objective
+    a, b = (load_file(tmp_path / folder / "prm.safetensors") for folder in ("a", "b"))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines[: len(lines) // 2]]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    assert LEARNER.verifier(tmp_path / "a")
+
+
+def test_training_goes_on_from_the_reward_model_there_is(searched: Path, tmp_path: Path) -> None:
+    settings = {
+        "objective": "regression",
+        "seed": 0,
+        "report": lambda _: None,
+        "epochs": 0.01,
+        "muon": 0.0,
+        "adam": 0.0,
+    }
+    LEARNER.train_prm(searched / "stepwise.jsonl", WEIGHTS, tmp_path, **settings)
+    before, after = load_file(WEIGHTS / "prm.safetensors"), load_file(tmp_path / "prm.safetensors")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_settings_that_a_trainer_does_not_have_are_refused(searched: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="PRM has no setting 'epoch'"):
+        LEARNER.train_prm(searched / "stepwise.jsonl", WEIGHTS, tmp_path, objective="td", seed=0, report=print, epoch=1)
+    with pytest.raises(ConfigurationError, match="no weights at"):
+        LEARNER.train_policy(searched / "pairs.jsonl", tmp_path, tmp_path, method="dpo", seed=0, report=print)
+
+
+def likelihood(weights: Path, rows: dict[int, np.ndarray]) -> float:
+    model = load(weights / "policy.safetensors", "cpu")
+    with torch.no_grad():
+        (ids,) = (torch.from_numpy(tokens.astype(np.int64)) for tokens in rows.values())
+        return improve.log_probabilities(model, ids, ids.shape[1] - v.prompt_length(4)).sum(-1).mean().item()
+
+
+def test_searched_solutions_become_likelier_and_a_share_of_base_traces_stays(searched: Path, tmp_path: Path) -> None:
+    record = LEARNER.train_policy(
+        searched / "completions.jsonl", WEIGHTS, tmp_path, method="sft", seed=0, report=lambda _: None,
+        epochs=10, batch=16, base=0.5,
+    )  # fmt: skip
+    rows = corpus.solutions(searched / "completions.jsonl")
+    assert record["steps"] == round(10 * len(rows[4]) / 16 / 0.5)
+    assert likelihood(tmp_path, rows) > likelihood(WEIGHTS, rows) + 0.1
+    base = {4: traces.pool(1, 4, 13, 20_000, 2_000).tokens[:200]}
+    assert likelihood(tmp_path, base) > likelihood(WEIGHTS, base) - 1.0
+
+
+def test_dpo_widens_the_margin_between_siblings(searched: Path, tmp_path: Path) -> None:
+    LEARNER.train_policy(
+        searched / "pairs.jsonl", WEIGHTS, tmp_path, method="dpo", seed=0, report=lambda _: None, epochs=8, batch=16
+    )
+
+    def margin(weights: Path) -> float:
+        model, gaps = load(weights / "policy.safetensors", "cpu"), []
+        for group in corpus.pairs(searched / "pairs.jsonl"):
+            with torch.no_grad():
+                better, worse = (
+                    improve.log_probabilities(model, torch.from_numpy(ids.astype(np.int64)), ids.shape[1] - group.start)
+                    for ids in (group.chosen, group.rejected)
+                )
+            gaps += (better.sum(-1) - worse.sum(-1)).tolist()
+        return float(np.mean(gaps))
+
+    assert margin(tmp_path) > margin(WEIGHTS) + 0.1
+
+
+def test_grpo_raises_the_share_of_right_samples_of_what_it_trains_on(searched: Path, tmp_path: Path) -> None:
+    record = LEARNER.train_policy(
+        searched / "traces.jsonl", WEIGHTS, tmp_path, method="grpo", seed=0, report=lambda _: None,
+        steps=16, prompts=12, group=8, updates=2, process=0.5, outcome=1.0, muon=2e-3,
+    )  # fmt: skip
+    prompts = np.repeat(corpus.prompts(searched / "traces.jsonl")[4], 32, 0)
+    shares = [
+        traces.check(rollouts.continuations(load(folder / "policy.safetensors", "cpu"), prompts, 4, 1.0, 5), 4).mean()
+        for folder in (WEIGHTS, tmp_path)
+    ]
+    assert shares[1] > shares[0] + 0.03
+    assert record["weights"] == {"process": 0.5, "outcome": 1.0}

@@ -331,9 +331,10 @@ def by_character(words: Any, ids: list[int], texts: list[str], steps: list[float
     """The advantage of each token that is a character: that of the last step that began at it or before."""
     pieces = {at: piece for at, i in enumerate(ids) if (piece := words.decode([i], skip_special_tokens=True))}
     text = "".join(pieces.values())
-    starts: list[int] = []
+    starts, end = [], 0
     for step in texts:
-        starts.append(text.index(step, starts[-1] + 1 if starts else 0))
+        starts.append(text.index(step, end))
+        end = starts[-1] + len(step)
     return {at: steps[max(0, bisect_right(starts, n) - 1)] for n, at in enumerate(pieces)}
 
 

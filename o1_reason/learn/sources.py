@@ -34,8 +34,8 @@ class Source:
 def source_of(given: str, policy: str, checker: str | None, seed: int) -> Source:
     """From a file of problems, a file of traces, or ``LEARNER:SPLIT=N``, such as ``embedded:train=500``.
 
-    checker   names an exact verifier of answers. None: the learner's; for a file the gold answers in it, or where it has
-              none and the `policy` is the embedded one, its rules
+    checker   names an exact verifier of answers. None: the learner's; for a file the gold answers in it, or where it
+              has none and the `policy` is the embedded one, its rules
 
     Raises ConfigurationError for what is none of them, and for the test split, which is not for learning.
     """

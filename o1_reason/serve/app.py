@@ -42,7 +42,8 @@ def create_app(models: Sequence[Model], settings: Settings, *, seed: int = 0, le
     if settings.cors_origins:  # outermost: a browser's preflight carries no key
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"], expose_headers=["retry-after", "x-request-id", "x-reasoner-live"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=["retry-after", "x-request-id", "x-reasoner-live"],
         )  # fmt: skip
     return app
 
@@ -71,7 +72,11 @@ def _add_routes(app: FastAPI, desk: Desk, served: dict[str, Model], seed: int) -
 
     @app.post("/v1/responses")
     async def respond(body: ResponsesRequest, request: Request) -> Response:
-        job = _job(known(body.model), body.as_chat(), seed)
+        try:
+            job = _job(known(body.model), body.as_chat(), seed)
+        except ApiError as error:
+            error.param = "input" if error.param == "messages" else error.param
+            raise
         return SearchReply(desk, job, request.state.id, Responded(job.model.id), body.stream)
 
     @app.get("/v1/models")
@@ -101,7 +106,7 @@ def _job(model: Model, body: ChatRequest, seed: int) -> Job:
     """Raises ApiError for wishes that cannot be met."""
     question, context = body.question()
     if not question.strip():
-        raise ApiError(400, "the question, the last message of the user, has no text")
+        raise ApiError(400, "the question, the last message of the user, has no text", param="messages")
     wish = body.reasoner
     try:
         strategy = strategy_for(model, wish.strategy, wish.options, body.reasoning_effort)

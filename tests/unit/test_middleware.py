@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware, ModelRetryMiddleware
+from langchain.agents.middleware import AgentMiddleware, ModelResponse, ModelRetryMiddleware
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import UsageMetadataCallbackHandler
@@ -27,8 +27,10 @@ from openai_server import Server
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from o1_reason import BestOfN, Budget, ReasoningMiddleware, Score, SelfConsistency, State, Usage, VerifierError
+from o1_reason import BestOfN, Budget, ReasoningMiddleware, Score, SelfConsistency, State, Usage, VerifierError, search
+from o1_reason.drawn import DrawnTurns
 from o1_reason.errors import ConfigurationError
+from o1_reason.receipt import seconds_left
 
 Said = AIMessage | Exception
 
@@ -37,8 +39,6 @@ class Speaker(BaseChatModel):
     """Says what `script(messages, i)` says in its call number i; counts its tokens, and what it was asked with."""
 
     script: Callable[[list[Any], int], Said]
-    temperature: float | None = None
-    seed: int | None = None
     seconds: Callable[[int], float] = lambda i: 0.0
     begun: list[float] = Field(default_factory=list)
     options: list[dict[str, Any]] = Field(default_factory=list)
@@ -81,6 +81,13 @@ class Speaker(BaseChatModel):
             self.cancelled.append(i)
             raise
         return ChatResult(generations=[ChatGeneration(message=self._say(messages, i))])
+
+
+class Sampler(Speaker):
+    """Has settings that a search may set."""
+
+    temperature: float | None = None
+    seed: int | None = None
 
 
 class Chatterbox(Speaker):
@@ -318,6 +325,62 @@ async def test_a_run_budget_narrows_the_last_search_it_allows():
     assert told(state["messages"][1])["stop"] == "budget"
 
 
+async def test_a_run_budget_counts_all_turns_of_the_run():
+    def script(messages: list[Any], i: int) -> Said:
+        results = sum(isinstance(message, ToolMessage) for message in messages)
+        return calls(results) if results < 3 else AIMessage("Answer: done")
+
+    model = Speaker(script=script)
+    agent, _ = agent_of(model, ReasoningMiddleware(run_budget=Budget(max_calls=6)))
+    state = await agent.ainvoke(ASKED)
+    assert [told(m)["usage"]["calls"] for m in state["messages"] if m.type == "ai"] == [3, 3, 1, 1]
+
+
+async def test_dollars_that_a_verifier_has_spent_count_for_the_run():
+    class Dear(Judge):
+        async def score(self, states: Sequence[State]) -> Sequence[Score]:
+            return [Score((0.5,), usage=Usage(1, 7, 2, 0.01)) for _ in states]
+
+    model = Speaker(script=lambda messages, i: first_turn(*map(calls, range(8)), then=f"Answer: {i}")(messages, i))
+    agent, _ = agent_of(model, ReasoningMiddleware(Dear({}), run_budget=Budget(max_usd=0.08)))
+    state = await agent.ainvoke(ASKED)
+    assert state["reasoning_usage"]["cost_usd"] == pytest.approx(0.08)
+    assert len(model.begun) == 8 + 1
+
+
+async def test_the_search_has_the_time_that_the_agreement_check_has_left():
+    left: list[float | None] = []
+
+    def script(messages: list[Any], i: int) -> Said:
+        left.append(seconds_left())
+        return AIMessage(f"Answer: {i}")
+
+    model = Speaker(script=script, seconds=lambda i: 0.3 if i < 3 else 0.0)
+    agent, _ = agent_of(model, ReasoningMiddleware(strategy=BestOfN(4), budget=Budget(max_seconds=20.0)))
+    await agent.ainvoke(ASKED)
+    assert left[3] is not None
+    assert left[3] <= 19.7
+
+
+async def test_turns_are_given_out_again_at_the_price_that_was_paid_for_them():
+    class Unfit(Exception):  # noqa: N818 - as LangChain's StructuredOutputError
+        ai_message = AIMessage("x", usage_metadata={"input_tokens": 5, "output_tokens": 2, "total_tokens": 7})
+
+    async def ask(options: dict[str, Any]) -> Any:
+        asked.append(options)
+        if len(asked) == 2:
+            raise Unfit
+        return ModelResponse(result=[Unfit.ai_message.model_copy(update={"content": f"Answer: {len(asked)}"})])
+
+    asked: list[Any] = []
+    turns = DrawnTurns(ask, None, ())
+    first = await search("?", turns, None, BestOfN(3))
+    turns.rewind()
+    again = await search("?", turns, None, BestOfN(3))
+    assert len(asked) == 3
+    assert first.policy_usage == again.policy_usage == Usage(3, 15, 6)
+
+
 @pytest.mark.parametrize("budget", [Budget(max_calls=0), Budget(max_seconds=0.0)])
 async def test_a_budget_of_nothing_means_plain_calls(budget: Budget):
     model = Speaker(script=first_turn(calls(4)))
@@ -409,7 +472,7 @@ async def test_middlewares_further_down_the_list_see_every_candidate_and_those_a
 
 
 async def test_candidates_are_drawn_with_seeds_of_their_own_and_the_temperature_of_the_strategy():
-    model = Speaker(script=first_turn(*(calls(n) for n in range(4))))
+    model = Sampler(script=first_turn(*(calls(n) for n in range(4))))
     strategy = BestOfN(4, temperature=0.3)
     agent, _ = agent_of(model, ReasoningMiddleware(strategy=strategy, temperature=0.9))
     await agent.ainvoke(ASKED)

@@ -246,7 +246,7 @@ async def test_what_is_no_json_is_a_400_and_other_paths_are_a_404_that_names_tho
     async with Serving(scripted()) as server:
         assert (await server.ask(b"{")).status == 400
         assert (await server.ask(b"[]")).status == 400
-        for missing in ({"path": "/v1/responses", "data": {}}, {"path": "/"}, {"path": "/docs"}):
+        for missing in ({"path": "/v1/embeddings", "data": {}}, {"path": "/"}, {"path": "/docs"}):
             reply = await server.ask(**missing)
             assert (reply.status, "POST /v1/chat/completions" in reply.error["message"]) == (404, True)
         assert (await server.ask(path="/v1/chat/completions")).status == 405
