@@ -155,9 +155,7 @@ class Threads:
 
     async def __call__(self, request: "ModelRequest[Any]") -> "ModelResponse[Any]":
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: context.run(self._handler, request)
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(self._handler, request))
 
     def __enter__(self) -> "Threads":
         return self

@@ -223,10 +223,8 @@ class _Turn:
         verifier = self._result.verifier_usage if self._result else NOTHING
         policy = sum(map(tokens_of, self._heard), Usage(self.calls))
         usage = policy + verifier
-        told = {
-            **self._told(),
-            "usage": {**usage.to_data(), "policy": policy.to_data(), "verifier": verifier.to_data()},
-        }
+        shares = {"policy": policy.to_data(), "verifier": verifier.to_data()}
+        told = {**self._told(), "usage": {**usage.to_data(), **shares}}
         if self._request.runtime is not None:
             self._request.runtime.stream_writer({"event": "turn", **told})
         brief = {name: value for name, value in told.items() if name != "candidates"}

@@ -122,7 +122,7 @@ def step_of(message: AIMessage, tokens: int = 0) -> Step | None:
     bare = [{"name": call["name"], "args": call["args"]} for call in calls]
     shown = "\n".join([*([text] if text.strip() else []), *(f"{c['name']}({_json(c['args'])})" for c in bare)])
     answer = _json({"text": text, "tool_calls": calls})
-    return Step(shown, True, answer, tokens=tokens, key=_CALLS + _json(bare))
+    return Step(shown, True, answer, tokens=tokens, key=_CALLS + _json(sorted(bare, key=_json)))
 
 
 def turn_of(step: Step) -> tuple[str, list[ToolCall]]:

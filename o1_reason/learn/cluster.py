@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 from .. import errors
@@ -42,7 +43,7 @@ async def submitter(ray: Any, function: Callable[[Any], Awaitable[Any]]) -> Call
     """What starts `function` with an argument on the cluster and returns its future."""
     try:
         stored = await asyncio.to_thread(ray.put, function)
-    except TypeError as error:
+    except (TypeError, PicklingError) as error:
         raise ConfigurationError(
             f"Ray cannot carry what the tasks need ({error}); give policy and verifier by name (ADAPTER:MODEL), and "
             "functions of modules that the workers can import"

@@ -8,7 +8,9 @@ A state s is a question and steps; MC(s) is the share of k rollouts from it that
 out of the pool, for good, and adds 1 to N(s). Of its M steps the first wrong one is looked for by bisection: k
 rollouts from the step in the middle; MC = 0, it is there or before; MC > 0, it is after. That takes k ceil(log2 M)
 rollouts, where labelling every step takes k (M - 1). Every prefix tried on the way is a state of the tree, with its
-label MC, and its own wrong rollouts join the pool. A prefix that was tried before is not tried again.
+label MC, and its own wrong rollouts join the pool. A prefix that was tried before is not tried again. Right rollouts
+are states, too, as in OpenR's implementation: their last step is 1 by its own answer, for nothing. Without them nearly
+all labels of short solutions are 0, for what is tried is what went wrong.
 
 alpha = 0.5, beta = 0.9, L = 500 tokens and c_puct = 0.125 are the paper's (section 4); so are k = 8 and 100 searches.
 A problem whose k first rollouts are all right or all wrong has no candidates and gives no row, which is the paper's
@@ -137,12 +139,12 @@ class OmegaSearch:
         self.drawn += k
         new = self.estimates[path] = Estimate(state, rollouts.share)
         self.labels[path] = rollouts.share, k
+        if path or new.value < 1:  # a question that is always solved is too easy
+            for rollout in rollouts.found:
+                if rollout.right:
+                    self.labels.setdefault((*path, *_texts(rollout)), (1.0, 1))
         if 0 < new.value < 1:
-            wrong = {
-                tuple(step.text for step in rollout.steps): rollout
-                for rollout in rollouts.found
-                if rollout.finished and not rollout.right
-            }
+            wrong = {_texts(rollout): rollout for rollout in rollouts.found if rollout.finished and not rollout.right}
             self.pool += [Candidate(new, rollout, self._q(new, rollout)) for rollout in wrong.values()]
         return new
 
@@ -151,3 +153,7 @@ class OmegaSearch:
         tokens = sum(step.tokens for step in rollout.steps)
         length = tokens or sum(len(step.text.split()) for step in rollout.steps)
         return method.alpha ** (1 - estimate.value) * method.beta ** (length / method.length)
+
+
+def _texts(rollout: Rollout) -> Path:
+    return tuple(step.text for step in rollout.steps)

@@ -3,7 +3,7 @@
     improve(path, rounds)    begin a run or go on with it, until it has so many rounds
     rollback(path, number)   take the rounds after that one out of force
 
-Both are for the thread that calls them: training takes it up for minutes. From a coroutine: ``asyncio.to_thread``.
+Both take up the thread that calls them, for minutes. From a coroutine: ``asyncio.to_thread``.
 """
 
 import shutil

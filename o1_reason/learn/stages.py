@@ -1,12 +1,12 @@
 """What each stage of a round does. A stage returns what is to be recorded of it; what it writes may be written anew."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..budget import Budget
 from ..errors import ConfigurationError, PolicyError
+from ..loop import Loop
 from .collection import collect as search_all
 from .dataset import READ, arrange, method_of, rows_of, write_rows
 from .evaluate import answers, curve, greedy, judge
@@ -21,6 +21,13 @@ from .traces import TraceStore, problem_of
 from .work import Work
 
 Found = dict[str, Any]
+T = TypeVar("T")
+
+
+def _wait(work: Coroutine[Any, Any, T]) -> T:
+    """Also where an event loop runs already."""
+    with Loop() as loop:
+        return loop.run(work)
 
 
 def begin(work: Work) -> Found:
@@ -40,7 +47,7 @@ def collect(work: Work) -> Found:
             "have no problem in common"
         )
     store = TraceStore(work.scratch / "traces.jsonl")
-    done = asyncio.run(
+    done = _wait(
         search_all(
             [Problem(question) for question in dict.fromkeys(questions)],
             who.policy(work.before),
@@ -88,7 +95,7 @@ def label(work: Work) -> Found:
             kind = "preference" if plan.method == "dpo" else "sft"
             rows["policy.jsonl"] = await write_rows(rows_of(traces, kind, checker), folder / "policy.jsonl")
 
-    asyncio.run(both())
+    _wait(both())
     for name, count in rows.items():
         if not count:
             raise ConfigurationError(f"no row for {name} came out of the searches; give more problems or more tokens")
@@ -165,7 +172,7 @@ def _gate(work: Work, candidate: tuple[Path, Path], incumbent: tuple[Path, Path]
             )
         return compare(*sides, alpha=alpha, budget=plan.gate_tokens).to_data()
 
-    return {**asyncio.run(both()), "questions": questions, "shared": shared}
+    return {**_wait(both()), "questions": questions, "shared": shared}
 
 
 def held_out(work: Work, n: int) -> tuple[list[str], int]:
@@ -213,7 +220,7 @@ def measure(work: Work) -> Found:
         if last["files"] == files and last["how"] == how:  # the same weights have the same figures
             return {**{name: last[name] for name in ("questions", "greedy", "curve", "prm")}, **kept}
     questions = work.learner.problems("test", plan.measure_problems, work.seed_of("measure"))
-    return {"questions": questions, **asyncio.run(_measures(work, questions, weights)), **kept}
+    return {"questions": questions, **_wait(_measures(work, questions, weights)), **kept}
 
 
 async def _measures(work: Work, questions: list[str], weights: Path) -> Found:

@@ -46,10 +46,10 @@ class STaR:
     async def label(self, problem: Problem, given: Sequence[State] | None, roller: Roller, key: str) -> list[Row]:
         if given is not None:
             raise ConfigurationError("STaR samples its solutions itself: give problems; of traces, see trees.solutions")
-        hint = self._hint(roller.policy) if self.rationalise else None
+        hint = self._hint(roller.policy) if self.rationalise and problem.gold is not None else None
         right = await _right(roller, problem, problem.state, self.samples)
         source = self.source
-        if not right and hint is not None and problem.gold is not None:
+        if not right and hint is not None:
             source = "star_rationalised"
             right = await _right(roller, problem, hint(problem), self.samples)
         return [completion(problem, state, source, self.separator) for state in right[: self.keep]]

@@ -15,7 +15,7 @@ from o1_reason.learn.record import Record
 SMALL = (
     "--problems 40 --tokens 60 --option n=32 --solutions 3 --rollouts 3 --gate-problems 40 --gate-tries 2 "
     "--gate-tokens 40 --measure-problems 30 --measure-tokens 20 --measure-tokens 80"
-).split()
+)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def improve(run, path, *more):
 
 def test_improve_shows_its_rounds_goes_on_lists_and_rolls_back(run, tmp_path):
     path = tmp_path / "run"
-    result = improve(run, path, "--rounds", 1, *SMALL)
+    result = improve(run, path, "--rounds", 1, *SMALL.split())
     assert result.code == 0, result.err
     assert "After 1 round: greedy" in " ".join(result.out.split())
     assert f"report: {path / 'report.html'}" in result.out
@@ -209,7 +209,7 @@ def test_the_scale_decides_what_is_not_said(run, tmp_path):
     ],
 )
 def test_what_cannot_be_improved_is_explained(run, tmp_path, arguments, why):
-    result = improve(run, tmp_path / "run", "--rounds", 1, *SMALL, *arguments)
+    result = improve(run, tmp_path / "run", "--rounds", 1, *SMALL.split(), *arguments)
     assert (result.code, why in result.err) == (2, True), result.err
 
 

@@ -97,7 +97,9 @@ async def test_what_rollouts_share_is_tried_once_and_equal_rollouts_are_one():
     assert [(len(one.estimate.state.steps), one.rollout.steps[-1].text) for one in search.selected] == [
         (0, "y"), (2, "y"), (0, "z"),
     ]  # fmt: skip
-    assert search.labels == {(): (0.25, 4), ("a", "b"): (0.25, 4), ("a", "b", "x"): (0.0, 4)}
+    assert search.labels == {
+        (): (0.25, 4), ("a", "b", "c", "d"): (1.0, 1), ("a", "b"): (0.25, 4), ("a", "b", "x"): (0.0, 4),
+    }  # fmt: skip
 
 
 async def test_visits_and_values_order_the_pool_as_worked_by_hand():

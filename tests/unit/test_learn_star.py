@@ -83,6 +83,8 @@ async def test_a_policy_that_reads_no_messages_needs_a_hint_of_its_own(store):
     rules = VerifierChecker(RuleVerifier())
     with pytest.raises(ConfigurationError, match=r"EmbeddedPolicy can be shown the answer: give STaR\(hint=...\)"):
         await label([Problem("4 5 6 10", "24")], STaR(), EmbeddedPolicy(), rules, store)
+    await label([Problem("1 1 4 6")], STaR(), EmbeddedPolicy(), rules, store)  # there is nothing to show
+    assert {row["source"] for row in store} == {"star"}
 
 
 async def test_a_hint_may_come_from_the_policy_or_from_the_user(store):

@@ -481,14 +481,14 @@ async def test_candidates_are_drawn_with_seeds_of_their_own_and_the_temperature_
 
 
 async def test_a_response_cache_does_not_make_candidates_equal():
-    model = Speaker(script=first_turn(*(calls(n) for n in range(3))))
+    model = Speaker(script=first_turn(*(calls(n) for n in range(6))))
     set_llm_cache(InMemoryCache())
     try:
-        agent, _ = agent_of(model, ReasoningMiddleware(strategy=BestOfN(3)))
+        agent, _ = agent_of(model, ReasoningMiddleware(strategy=BestOfN(6)))
         await agent.ainvoke(ASKED)
     finally:
         set_llm_cache(None)
-    assert len(model.begun) == 3 + 3
+    assert len(model.begun) == 6 + 3
 
 
 async def test_a_turn_of_which_every_call_failed_raises_what_the_model_raised():
