@@ -12,7 +12,8 @@ from .engine import Event
 from .errors import ConfigurationError
 from .result import Result
 from .serve.desk import BusyError, ClosingError, Job
-from .serve.models import EFFORTS, Model, strategy_for, within
+from .serve.models import EFFORTS, Model, strategy_for
+from .settings import within
 from .strategies import STRATEGIES
 
 

@@ -105,7 +105,7 @@ class EmbeddedPolicy:
         cache = Cache(model.shape, 1, len(prefix.ids) + tokens)
         logits = model.logits(model.forward(np.array([prefix.ids]), cache)[:, -1])
         rng = np.random.default_rng(seed)
-        if steps == 1 and n > 1:
+        if max_steps == 1 and n > 1:
             ids, logprobs, paid = distinct(model, logits, cache, n, tokens, temperature, self.min_p, rng)
         else:
             ids, logprobs = independent(model, logits, cache, n, tokens, temperature, rng)

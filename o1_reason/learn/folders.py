@@ -73,8 +73,9 @@ def _sync(folder: Path) -> None:
 def digests(root: Path, *paths: Path) -> dict[str, str]:
     """sha256 of files, those in folders included, by their place below `root`."""
     files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return {
-        file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-        if file.is_file()
-    }
+    return {file.relative_to(root).as_posix(): _digest(file) for file in files if file.is_file()}
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,7 +38,10 @@ class Learner(Protocol):
         ...
 
     def problems(self, split: str, n: int, seed: int) -> list[str]:
-        """`n` questions of the split "train", "valid" or "test"; no question is in two splits."""
+        """`n` questions of the split "train", "valid" or "test", other ones with another seed; none is in two splits.
+
+        Raises ConfigurationError where a split has fewer.
+        """
         ...
 
     def train_policy(

@@ -14,10 +14,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..errors import ConfigurationError
 from ..ledger import resolve_ledger
+from ..settings import within
 from .desk import Desk, Job
 from .gate import Gate, Settings
 from .lives import add_live_routes
-from .models import Model, strategy_for, within
+from .models import Model, strategy_for
 from .reply import SearchReply
 from .responses import Responded, ResponsesRequest
 from .wire import ApiError, ChatRequest, Completion, error_body

@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..budget import Budget
 from ..errors import ConfigurationError
 from ..protocols import Policy, Strategy, Verifier
 from ..resolve import resolve_policy, resolve_strategy, resolve_verifier
-from ..settings import with_defaults, with_settings
+from ..settings import budget_of, narrowed, with_defaults, with_settings
 
 PREFIX = "reasoner/"  # clients take ids that begin with "o1" for models of OpenAI's
 
@@ -72,44 +72,21 @@ def _from_table(name: str, table: dict[str, Any], budget: Budget) -> Model:
     policy = table["policy"]
     verifier, strategy = with_defaults(policy, table.get("verifier"), table.get("strategy"))
     search = with_settings(resolve_strategy(strategy), table.get("options", {}))
-    return build(policy, verifier, search, replace(budget, **_known(table.get("budget", {}))), name)
-
-
-def _known(limits: Mapping[str, Any]) -> Mapping[str, Any]:
-    names = [field.name for field in fields(Budget)]
-    for name in limits:
-        if name not in names:
-            raise ConfigurationError(f"a budget has no {name}; there are: {', '.join(names)}")
-    return limits
+    return build(policy, verifier, search, budget_of(budget, table.get("budget")), name)
 
 
 # What a request may change.
 
 
-def within(most: Budget, wanted: Mapping[str, Any]) -> Budget:
-    """The limits of a request: what is `wanted`, but nowhere more than `most`. Raises ConfigurationError."""
-    asked = replace(most, **_known(wanted))
-    limits: dict[str, Any] = {}
-    for field in fields(Budget):
-        both = [value for budget in (most, asked) if (value := getattr(budget, field.name)) is not None]
-        limits[field.name] = min(both, default=None)
-    return Budget(**limits)
-
-
 def strategy_for(model: Model, name: str | None, options: Mapping[str, Any], effort: str | None) -> Strategy:
     """The strategy of a request: the model's or the one named, widened by `effort`, with `options` on top.
 
-    Raises ConfigurationError for what cannot be, and for whole numbers beyond the model's limit on nodes: no search
-    could use them, and some would cost memory before it starts.
+    Raises ConfigurationError for what cannot be (`settings.narrowed`).
     """
-    most = model.budget.max_nodes
-    for option, value in options.items():
-        if isinstance(value, int) and most is not None and value > most:
-            raise ConfigurationError(f"{option} must be at most {most}, which is the most nodes a search may have here")
     strategy = model.strategy if name is None else resolve_strategy(name)
     if effort is not None:
         strategy = _widened(strategy, effort)
-    return with_settings(strategy, options)
+    return narrowed(strategy, options, model.budget)
 
 
 def _widened(strategy: Strategy, effort: str) -> Strategy:

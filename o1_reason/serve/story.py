@@ -35,6 +35,10 @@ class Story:
                     self._parents[node], self._texts[node] = event["parent"], event["text"]
                     self._depths[node] = event["depth"]
                     place = (0 if self._judged else event["depth"]), 0.0
+                case "restarted":
+                    self._parents, self._texts, self._depths = {0: None}, {}, {0: 0}
+                    self._told, self._best, leader = [0], (0, 0.0), None
+                    continue
                 case "scored":
                     node = event["node"]
                     place = self._depths[node], event["reward"]

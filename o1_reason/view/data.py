@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def read(found: Any, chosen: int | None = None) -> Picture:
     try:
         tree = found.get("tree", found)
         columns = _columns(tree["nodes"])
-        question = str(tree["question"])
+        question = behind(str(tree["question"]), [str(step["text"]) for step in tree.get("prefix", ())])
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ConfigurationError(
             f"these data hold no search tree ({type(error).__name__}: {error}); make them with "
@@ -83,6 +83,11 @@ def read(found: Any, chosen: int | None = None) -> Picture:
         raise ConfigurationError(f"the chosen node {chosen!r} is not in the tree of {len(columns['parent'])} nodes")
     facts = {name: _plain(found[name]) for name in FACTS if found.get(name) is not None}
     return Picture(question, columns, chosen if told else _best(columns), told, facts)
+
+
+def behind(question: str, steps: Sequence[str]) -> str:
+    """What stands at the root: the question, and the steps that a search went on from."""
+    return "\n".join([question, *steps])
 
 
 def begun(question: str, seconds: float) -> Picture:

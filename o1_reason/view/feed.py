@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from .data import Picture, begun, of_result
+from .data import Picture, begun, behind, of_result
 from .page import as_json, render
 
 BATCH = 1000  # events in one message, at most
@@ -18,6 +18,7 @@ TOLD = {
     "created": ("event", "parent", "text", "terminal", "answer"),
     "scored": ("event", "node", "reward"),
     "failed": ("event", "node", "error"),
+    "restarted": ("event", "question"),
 }
 
 
@@ -43,11 +44,15 @@ class Feed:
     def take(self, event: dict[str, Any]) -> None:
         """Take in an event of the search."""
         kind = event["event"]
-        if kind not in TOLD or event.get("node") is None:
+        if kind == "restarted":
+            event = {**event, "question": behind(self.question, event["steps"])}
+        elif kind not in TOLD or event.get("node") is None:
             return
         self.state = "running"
         if kind == "created":
             self.steps += 1
+        elif kind == "restarted":
+            self.steps, self._scored, self._died = 0, {}, {}
         else:
             (self._scored if kind == "scored" else self._died)[event["node"]] = self.steps + 1
         self._log.append(json.dumps({name: event[name] for name in TOLD[kind]}, separators=(",", ":")))

@@ -537,8 +537,14 @@ function facts() {
 const opened = performance.now();
 let state = "";
 
+const columns = () => [parent, text, answer, terminal, tokens, logprob, reward, visits, value, samples, drawn, dead, critique, scored, died];
+
 function take(event) {
-  if (event.event === "created") {
+  if (event.event === "restarted") {  // another tree, behind steps that are fixed now
+    for (const column of columns()) column.length = 1, column[0] = null;
+    text[0] = "", data.question = event.question, chosen = null, born = count = 1;
+    folded.clear(), selected = 0;
+  } else if (event.event === "created") {
     parent.push(event.parent), text.push(event.text), terminal.push(event.terminal), answer.push(event.answer);
     for (const column of [tokens, logprob, reward, visits, value, samples, drawn, dead, critique, scored, died]) column.push(null);
     dead[event.parent] = died[event.parent] = null;  // a call failed there, and another one did not

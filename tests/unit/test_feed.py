@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from o1_reason import MCTS, Proposals, Step, Usage, search
 from o1_reason.cli import app
 from o1_reason.errors import ConfigurationError
+from o1_reason.mdp import ToolCall
+from o1_reason.serve.story import Story
 from o1_reason.testing import RandomWorld, ScriptedPolicy, ScriptedVerifier
 from o1_reason.view import Feed, feed, live
 from o1_reason.view.live import serving
@@ -52,6 +54,38 @@ async def found(question="q", **more):
     made = Feed(question)
     result = await search(question, world, world, MCTS(simulations=16), on_event=made.take, **more)
     return made, result
+
+
+class Clerk:
+    """A policy whose first step waits for a tool; behind what the tool says, it answers."""
+
+    async def propose(self, state, n, max_steps=1, *, temperature=None):
+        step = Step("= 7", True, "7") if state.steps else Step("ask()", True, "ask()", key="ask", calls=(ASK,))
+        return Proposals(((step,),), Usage(1, 5, 3))
+
+    async def act(self, state, refusal):
+        return replace(state.steps[-1], text="ask() -> 7", calls=(replace(ASK, result="7"),))
+
+
+ASK = ToolCall("ask", "{}", "1")
+
+
+async def test_a_search_that_goes_on_behind_a_tool_begins_a_new_tree_there():
+    made = Feed("q")
+    result = await search("q", Clerk(), None, "cot", on_event=made.take)
+    messages = [json.loads(text) for text in made._log]
+    assert [m["event"] for m in messages] == ["created", "restarted", "created"]
+    assert messages[1]["question"] == "q\nask() -> 7"
+    made.end(result, 1.0)
+    assert embedded_data(made.page())["question"] == "q\nask() -> 7"
+    assert embedded_data(made.page())["columns"]["text"] == ["", "= 7"]
+    story, told = Story(False), []
+
+    def tell(event):
+        told.append(story.goes_on([event]))
+
+    await search("q", Clerk(), None, "cot", on_event=tell)
+    assert "".join(told) == "ask()\n= 7\n"
 
 
 async def test_who_comes_late_hears_everything_from_the_start_and_then_the_whole_search():

@@ -59,7 +59,7 @@ def test_every_gate_has_its_row(record):
     first = record.rounds()[1].stages["gate_prm"]
     found = dict(zip(head, rows[0], strict=True))
     assert found["better, worse"] == f"{first['better']}, {first['worse']}"
-    assert found["problems"] == "40 × 2"
+    assert found["problems"] == f"{PLAN.gate_problems} × 2"
     assert found["tokens, new : old"] == f"{first['tokens'][0]:.1f} : {first['tokens'][1]:.1f} of 40"
 
 

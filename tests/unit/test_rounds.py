@@ -15,8 +15,8 @@ from o1_reason.learn.record import STAGES, Record
 from o1_reason.learn.rounds import improve, rollback, time_left
 
 PLAN = Plan(
-    problems=40, tokens=60, option=("n=32",), solutions=3, rollouts=3, gate_problems=40, gate_tries=2, gate_tokens=40,
-    measure_problems=30, measure_tokens=(20, 40, 80),
+    problems=30, tokens=60, option=("n=32",), solutions=3, rollouts=3, gate_problems=24, gate_tries=2, gate_tokens=40,
+    measure_problems=20, measure_tokens=(20, 40, 80),
 )  # fmt: skip
 
 
@@ -99,11 +99,11 @@ def test_both_sides_of_a_gate_have_the_same_budget_and_what_they_used_is_told(do
 
 
 class Few(Learner):
-    """Forty held-out problems, as many as a gate wants."""
+    """As many held-out problems as one gate wants."""
 
     def problems(self, split, n, seed):
-        if split == "valid" and n > 40:
-            raise ConfigurationError(f"there are 40 problems; {n} were asked for")
+        if split == "valid" and n > PLAN.gate_problems:
+            raise ConfigurationError(f"there are {PLAN.gate_problems} problems; {n} were asked for")
         return super().problems(split, n, 0 if split == "valid" else seed)
 
 
@@ -189,7 +189,7 @@ def test_a_rolled_back_round_is_kept_its_problems_stay_used_and_the_next_one_is_
 def test_a_new_plan_is_for_the_rounds_to_come(tmp_path):
     run(tmp_path / "run", 1)
     rounds = run(tmp_path / "run", 2, plan=replace(PLAN, problems=50))
-    assert [each.stages["collect"]["rows"]["traces.jsonl"] for each in rounds[1:]] == [40, 50]
+    assert [each.stages["collect"]["rows"]["traces.jsonl"] for each in rounds[1:]] == [30, 50]
     assert len(run(tmp_path / "run", 3, plan=None)) == 4
     assert json.loads((tmp_path / "run/rounds/003/plan.json").read_text())["problems"] == 50
 

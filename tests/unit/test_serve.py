@@ -20,9 +20,10 @@ from o1_reason.serve import reply as reply_module
 from o1_reason.serve import server as server_module
 from o1_reason.serve.desk import Run
 from o1_reason.serve.metrics import Metrics
-from o1_reason.serve.models import build, load, strategy_for, within
+from o1_reason.serve.models import build, load, strategy_for
 from o1_reason.serve.story import Story
 from o1_reason.serve.wire import IGNORED, REFUSED, ChatRequest
+from o1_reason.settings import within
 from o1_reason.strategies import STRATEGIES
 from o1_reason.testing import RandomWorld, ScriptedPolicy, ScriptedVerifier
 
