@@ -19,6 +19,7 @@ from .budget import Budget
 from .driver import search
 from .engine import Event
 from .errors import ConfigurationError
+from .learn import TraceStore, trace_of
 from .options import (
     CallsAtOnce,
     LedgerFile,
@@ -28,6 +29,7 @@ from .options import (
     MostSeconds,
     MostTokens,
     PolicyName,
+    RecordFile,
     Seed,
     StrategyName,
     StrategyOptions,
@@ -94,6 +96,7 @@ def solve(
     concurrency: CallsAtOnce = 16,
     seed: Seed = 0,
     ledger: LedgerFile = None,
+    record: RecordFile = None,
     tree: Annotated[bool, typer.Option("--tree", help="Show the whole search, not only the answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     page: Annotated[
@@ -123,8 +126,10 @@ def solve(
             console=errors, get_renderable=lambda: view.progress(tree), transient=True, refresh_per_second=10,
             vertical_overflow="ellipsis",
         )  # fmt: skip
-        with progress:
+        with progress, nullcontext() if record is None else TraceStore(record) as store:
             result = await search(question, *parts, budget, seed=seed, ledger=ledger, on_event=seen)
+            if store is not None:
+                await store.add(trace_of(result, *parts, budget))
         feed.end(result, time.monotonic() - started)
         return result
 

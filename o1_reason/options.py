@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,6 +52,12 @@ CallsAtOnce = Annotated[int, typer.Option("--concurrency", help="Model calls in 
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same search.")]
 LedgerFile = Annotated[
     str | None, typer.Option("--ledger", help="SQLite file of finished calls: none is ever paid twice.")
+]
+RecordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--record", help="Add the whole search to this file of traces, to learn from (o1-reason train).", dir_okay=False
+    ),
 ]
 
 LOOPBACK = "127.0.0.1"

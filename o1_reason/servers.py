@@ -1,5 +1,6 @@
 """The commands that serve the reasoner: ``o1-reason serve``, ``o1-reason mcp``."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from .options import (
     MostSeconds,
     MostTokens,
     PolicyName,
+    RecordFile,
     SearchesAtOnce,
     SearchesWaiting,
     Seed,
@@ -76,6 +78,7 @@ def serve(
     concurrency: CallsAtOnce = 16,
     seed: Seed = 0,
     ledger: LedgerFile = None,
+    record: RecordFile = None,
     host: Annotated[str, typer.Option(help="Address; any but a loopback one needs API keys.")] = LOOPBACK,
     port: Annotated[int, typer.Option(help="0: one that is free.", min=0, max=65535)] = 8000,
     api_key: ApiKeys = None,
@@ -91,6 +94,7 @@ def serve(
     log_level: Annotated[LogLevel, typer.Option(help="What to log.")] = LogLevel.info,
 ) -> None:
     """Serve the reasoner by OpenAI's chat completions and responses APIs, with searches to watch at /live."""
+    from .learn import TraceStore
     from .serve import models as served
     from .serve import server
 
@@ -105,11 +109,12 @@ def serve(
             verifier, strategy = with_defaults(policy, verifier, strategy)
             searching = with_options(resolve_strategy(strategy), option or [])
             offered = [served.build(policy, verifier, searching, budget, name)]
-        server.run(
-            offered, host=host, port=port, grace=grace, seed=seed, ledger=ledger, log_level=log_level.value,
-            keys=tuple(api_key or ()), searches=searches, queue=queue, body_bytes=body_bytes,
-            cors_origins=tuple(cors_origin or ()), live=live,
-        )  # fmt: skip
+        with nullcontext() if record is None else TraceStore(record) as store:
+            server.run(
+                offered, host=host, port=port, grace=grace, seed=seed, ledger=ledger, record=store,
+                log_level=log_level.value, keys=tuple(api_key or ()), searches=searches, queue=queue,
+                body_bytes=body_bytes, cors_origins=tuple(cors_origin or ()), live=live,
+            )  # fmt: skip
 
 
 def mcp(

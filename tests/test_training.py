@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,15 @@ from o1_reason_embedded.train import corpus, improve, rollouts, traces  # noqa: 
 from o1_reason_embedded.train.model import load, orthogonal  # noqa: E402
 
 TEST = traces.ranked_puzzles()[900:1000]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small matrices: a second thread mostly waits, and on a busy machine makes everything slow."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(("n", "most"), [(3, 25), (4, 13), (4, 25), (5, 25)])
@@ -220,7 +230,8 @@ async def collect(folder: Path) -> None:
 def test_trees_and_the_rows_made_of_them_are_read_as_the_same_backups(searched: Path) -> None:
     whole, rows = corpus.groves(searched / "traces.jsonl"), corpus.groves(searched / "stepwise.jsonl")
     assert len(whole) == len(rows) == 12
-    for tree, grove, line in zip(whole, rows, (searched / "traces.jsonl").open(), strict=True):
+    lines = (searched / "traces.jsonl").read_text().splitlines()
+    for tree, grove, line in zip(whole, rows, lines, strict=True):
         texts = {node.step.text for node in Tree.from_data(json.loads(line)["tree"]).nodes if node.step}
         assert len(tree.row) >= len(texts)
         for one in (tree, grove):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from ..errors import ConfigurationError, O1ReasonError
 
@@ -113,7 +113,7 @@ class RecordStore:
                 self._file.close()
                 self._file = None
 
-    def __enter__(self) -> "RecordStore":
+    def __enter__(self) -> Self:
         with self._lock:
             self._open()
         return self

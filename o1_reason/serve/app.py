@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..errors import ConfigurationError
+from ..learn import TraceStore
 from ..ledger import resolve_ledger
 from ..settings import within
 from .desk import Desk, Job
@@ -24,7 +25,9 @@ from .responses import Responded, ResponsesRequest
 from .wire import ApiError, ChatRequest, Completion, error_body
 
 
-def create_app(models: Sequence[Model], settings: Settings, *, seed: int = 0, ledger: Any = None) -> FastAPI:
+def create_app(
+    models: Sequence[Model], settings: Settings, *, seed: int = 0, ledger: Any = None, record: TraceStore | None = None
+) -> FastAPI:
     """The application that serves `models`; its `state.desk` holds the searches.
 
     Raises ConfigurationError for no model, or two of one name.
@@ -32,7 +35,7 @@ def create_app(models: Sequence[Model], settings: Settings, *, seed: int = 0, le
     served = {model.id: model for model in models}
     if not served or len(served) < len(models):
         raise ConfigurationError("a server needs a model, and each under a name of its own")
-    desk = Desk(settings.searches, settings.queue, resolve_ledger(ledger), settings.live)
+    desk = Desk(settings.searches, settings.queue, resolve_ledger(ledger), settings.live, record)
     app = FastAPI(openapi_url=None, lifespan=_lifespan)
     app.state.desk = desk
     _add_routes(app, desk, served, seed)

@@ -1,6 +1,7 @@
 """Where searches are admitted, run, counted and cancelled."""
 
 import asyncio
+import logging
 import math
 import secrets
 import time
@@ -13,12 +14,15 @@ from ..budget import Budget
 from ..driver import drive
 from ..engine import Event, Search
 from ..errors import O1ReasonError
+from ..learn import TraceStore, trace_of
 from ..ledger import Ledger
 from ..protocols import Strategy
 from ..result import Result
 from ..view import Feed
 from .metrics import Metrics
 from .models import Model
+
+log = logging.getLogger("o1_reason.serve")
 
 
 class BusyError(Exception):
@@ -109,12 +113,14 @@ class Desk:
     """At most `places` searches at once, first come, first served, and `queue` more that wait. One event loop.
 
     A search holds its place until it has ended, whether or not anybody still listens. The `live` latest can be looked
-    at: `shown` by their names.
+    at: `shown` by their names. `record` takes in the traces of those that end with a result.
     """
 
-    def __init__(self, places: int, queue: int, ledger: Ledger | None = None, live: int = 0) -> None:
+    def __init__(
+        self, places: int, queue: int, ledger: Ledger | None = None, live: int = 0, record: TraceStore | None = None
+    ) -> None:
         self.metrics = Metrics()
-        self.ledger = ledger
+        self.ledger, self.record = ledger, record
         self.running = self.waiting = 0
         self.closing = False
         self._places, self._queue = places, queue
@@ -159,7 +165,7 @@ class Desk:
             self.running += 1
             started = time.monotonic()
             try:
-                return await drive(search)
+                result = await drive(search)
             finally:
                 self.running -= 1
                 run.seconds = seconds = time.monotonic() - started
@@ -167,6 +173,18 @@ class Desk:
                 self.metrics.took(job.model.id, seconds)
                 self.metrics.spent(job.model.id, "policy", search.meter.policy)
                 self.metrics.spent(job.model.id, "verifier", search.meter.verifier)
+            await self._keep(job, result)
+            return result
+
+    async def _keep(self, job: Job, result: Result) -> None:
+        """Record the search, if searches are recorded. An answer that cannot be recorded is given all the same."""
+        if self.record is None:
+            return
+        try:
+            model = job.model
+            await self.record.add(trace_of(result, model.policy, model.verifier, job.strategy, job.budget))
+        except O1ReasonError as error:
+            log.error("a search could not be recorded: %s", error)
 
     def _started(self, task: asyncio.Task[Result]) -> None:
         if task in self._queued:

@@ -11,12 +11,14 @@ from .models import Model
 if TYPE_CHECKING:
     import uvicorn
 
+    from ..learn import TraceStore
     from .desk import Desk
     from .gate import Settings
 
 
 def run(
     models: Sequence[Model], *, host: str, port: int, grace: float, seed: int = 0, ledger: Any = None,
+    record: "TraceStore | None" = None,
     log_level: str = "info", **settings: Any,
 ) -> None:  # fmt: skip
     """Serve until a signal ends it (SIGTERM, SIGINT), then let running searches go on for `grace` seconds.
@@ -30,7 +32,7 @@ def run(
         from .app import create_app
     except ImportError as error:
         raise ConfigurationError(f"serving needs {error.name}: pip install 'o1-reason[serve]'") from error
-    app = create_app(models, guarded(host, **settings), seed=seed, ledger=ledger)
+    app = create_app(models, guarded(host, **settings), seed=seed, ledger=ledger, record=record)
     config = uvicorn_config(app, host, port, grace=grace, log_level=log_level)
     asyncio.run(serve(uvicorn.Server(config), app.state.desk, grace))
 

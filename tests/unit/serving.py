@@ -74,8 +74,10 @@ class Reply:
 class Serving:
     """Serves until the block ends: ``async with Serving(model) as server: await server.ask(body())``."""
 
-    def __init__(self, *models: Model, grace: float = 0.0, ledger: Any = None, **settings: Any) -> None:
-        self.app = create_app(models or [EMBEDDED], Settings(**settings), ledger=ledger)
+    def __init__(
+        self, *models: Model, grace: float = 0.0, ledger: Any = None, record: Any = None, **settings: Any
+    ) -> None:
+        self.app = create_app(models or [EMBEDDED], Settings(**settings), ledger=ledger, record=record)
         self.desk = self.app.state.desk
         self.grace = grace
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from o1_reason import Tree, __version__
 from o1_reason.cli import app
+from o1_reason.learn import TraceStore
 from o1_reason.testing import ScriptedPolicy, ScriptedVerifier
 
 SCRIPT = {(): ["think [bold]", "= 7"], ("think [bold]",): ["= 42"]}
@@ -164,6 +165,17 @@ def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(solve, arguments, why
 def test_an_empty_question_is_wrong_usage(solve):
     result = solve(question=" ")
     assert (result.code, result.err) == (2, "cannot do that: the question is empty")
+
+
+def test_a_recorded_search_is_a_trace_that_holds_its_tree_and_stands_there_once(solve, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    first = json.loads(solve("--json", "--tree", "--record", str(path)).out)
+    solve("--record", str(path))
+    solve("--record", str(path), "--seed", "1")
+    traces = list(TraceStore(path))
+    assert [trace["seed"] for trace in traces] == [0, 1]
+    assert traces[0]["tree"] == first["tree"]
+    assert (traces[0]["answer"], traces[0]["node"]) == (first["answer"], first["node"])
 
 
 def test_an_unusable_ledger_is_exit_code_1(solve, tmp_path):

@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -5,12 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import typer
+from rich.console import Console
 from sums import Learner, Policy, RewardModel, Sum
 from typer.testing import CliRunner
 
 from o1_reason.errors import PolicyError
 from o1_reason.learn.commands import register
 from o1_reason.learn.record import Record
+from o1_reason.learn.rounds import Progress
+from o1_reason.learn.shown import improving
 
 SMALL = (
     "--problems 40 --tokens 60 --option n=32 --solutions 3 --rollouts 3 --gate-problems 40 --gate-tries 2 "
@@ -233,3 +237,19 @@ def test_the_commands_cost_nothing_until_they_run():
     heavy = ("torch", "transformers", "ray", "numpy", "datasets", "trl", "pyarrow", "langgraph")
     code = f"import o1_reason.learn.commands, sys; print([m for m in {heavy!r} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_on_a_terminal_a_bar_tells_how_far_it_is_and_how_long_it_takes(tmp_path):
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=110, color_system=None)
+    with improving(console) as progress:
+        for number, stage, share, left in (
+            (0, "begin", None, None), (1, "collect", None, None), (1, "collect", 0.5, 125.0), (1, "gate_prm", 1.0, 0.0),
+        ):  # fmt: skip
+            progress(Progress(number, 2, stage, share, left, f"line of {stage}"))
+            console.print("")  # which draws the bar
+    text = shown.getvalue()
+    assert "round 1: collect" in text
+    assert "line of collect" in text
+    assert "2 min left" in text
+    assert "beginning: first models, 0.0 s" in text

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from o1_reason import DVTS, BestOfN, Budget, ConfigurationError, Proposals, SelfConsistency, Step, Usage, search
 from o1_reason.cli import app as command
 from o1_reason.engine import Search
+from o1_reason.learn import TraceStore
 from o1_reason.messages import asked
 from o1_reason.resolve import resolve_strategy
 from o1_reason.serve import reply as reply_module
@@ -137,6 +138,17 @@ async def test_a_stream_where_nothing_happens_is_kept_open_by_comments(monkeypat
         while read.count(b": searching\n\n") < 3:
             read += await asyncio.wait_for(reader.read(1000), 5)
         writer.close()
+
+
+async def test_searches_are_recorded_and_one_that_cannot_be_is_answered_all_the_same(tmp_path, caplog):
+    with TraceStore(tmp_path / "traces.jsonl") as store:
+        async with Serving(EMBEDDED, model(ScriptedPolicy({(): ["= 42"]}, identity="")), record=store) as server:
+            for seed in (0, 1, 0):
+                assert (await server.ask(body(seed=seed))).status == 200
+            reply = await server.ask(body(model="reasoner/test"))
+            assert reply.status == 200
+    assert sorted(trace["seed"] for trace in TraceStore(tmp_path / "traces.jsonl")) == [0, 1]
+    assert "identity" in caplog.text
 
 
 async def test_no_answer_is_said_and_a_limit_is_told_by_the_finish_reason():
