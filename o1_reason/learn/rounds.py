@@ -8,16 +8,17 @@ Both take up the thread that calls them, for minutes. From a coroutine: ``asynci
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from ..errors import ConfigurationError
 from .folders import digests, write_json
 from .learner import Learner, resolve_learner
 from .plan import Plan
-from .record import BEGINNING, STAGES, Record, Round
+from .record import BEGINNING, GATES, STAGES, Record, Round
 from .stages import WORK
 from .work import Work
 
@@ -30,6 +31,7 @@ class Progress:
     stage    under way; `share` of it in [0, 1] is done, None: unknown
     left     seconds until all is done, by what the stages took so far; None: a stage to come was never measured
     line     what the stage last said
+    done     the stage is finished, and `line` is what came of it
     """
 
     round: int
@@ -38,6 +40,7 @@ class Progress:
     share: float | None
     left: float | None
     line: str
+    done: bool = False
 
 
 def improve(
@@ -93,9 +96,9 @@ def _round(
     for stage in record.round(number).left:
         before, started = record.rounds(), time.monotonic()
 
-        def tell(line: str, share: float | None, stage: str = stage) -> None:
+        def tell(line: str, share: float | None, done: bool = False, stage: str = stage) -> None:
             left = time_left(before, number, rounds, stage, share, time.monotonic() - started)  # noqa: B023
-            progress(Progress(number, rounds, stage, share, left, line))
+            progress(Progress(number, rounds, stage, share, left, line, done))
 
         tell("", None)
         work = Work(record, learner, scale, plan, seed, number, stage, folder, ray, tell)
@@ -103,6 +106,20 @@ def _round(
         seconds = round(time.monotonic() - started, 3)
         write_json(folder / f"{stage}.json", {"seconds": seconds, "seed": work.seed, **found})
         shutil.rmtree(folder / "unfinished", ignore_errors=True)
+        tell(outcome(stage, found), 1.0, True)
+
+
+def outcome(stage: str, found: Mapping[str, Any]) -> str:
+    """What came of a stage, in a line."""
+    if stage in GATES.values():
+        verdict = "accepted" if found["accepted"] else "rejected"
+        return f"{verdict}, {found['candidate']:.1%} against {found['incumbent']:.1%}, p = {found['p']:.2g}"
+    if stage == "measure":
+        greedy, last = found["greedy"]["accuracy"]["value"], found["curve"][-1]
+        searched = f"{last['accuracy']['value']:.0%} at {last['budget']} tokens"
+        return f"greedy {greedy:.0%}, searched {searched}, ECE {found['prm']['calibration']['ece']:.3f}"
+    rows = ", ".join(f"{count} rows of {name}" for name, count in found.get("rows", {}).items())
+    return rows or f"{len(found['files'])} files of weights"
 
 
 def time_left(

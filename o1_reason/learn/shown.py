@@ -68,23 +68,25 @@ def training(console: Console, what: str) -> Iterator[Any]:
 @contextmanager
 def improving(console: Console) -> Iterator[Any]:
     """A function for what `improve` tells; a line stays for each stage that is done."""
-    under_way: tuple[int, str] | None = None
+    under_way, line = None, ""
     started = time.monotonic()
     with _bar(console) as bar:
         task = bar.add_task("", far="", left="")
 
         def show(far: Far) -> None:
-            nonlocal under_way, started
+            nonlocal under_way, line, started
             at = (far.round, far.stage)
             if at != under_way:
-                if under_way is not None:
-                    console.print(f"{_place(*under_way)}, {duration(time.monotonic() - started)}", style="dim")
-                under_way, started = at, time.monotonic()
+                under_way, line, started = at, "", time.monotonic()
+            line = far.line.strip() or line
+            if far.done:
+                took = duration(time.monotonic() - started)
+                console.print(f"{_place(*at)}, {took}: {line}", style="dim", highlight=False, markup=False)
             order = STAGES if far.round else BEGINNING
             before = len(BEGINNING) + (far.round - 1) * len(STAGES) if far.round else 0
             total = len(BEGINNING) + far.rounds * len(STAGES)
             bar.update(
-                task, description=escape(_place(*at)), total=total, far=far.line.strip()[:60],
+                task, description=escape(_place(*at)), total=total, far=line[:60],
                 completed=before + order.index(far.stage) + (far.share or 0), left=left_text(far.left),
             )  # fmt: skip
 

@@ -243,13 +243,11 @@ def test_on_a_terminal_a_bar_tells_how_far_it_is_and_how_long_it_takes(tmp_path)
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=110, color_system=None)
     with improving(console) as progress:
-        for number, stage, share, left in (
-            (0, "begin", None, None), (1, "collect", None, None), (1, "collect", 0.5, 125.0), (1, "gate_prm", 1.0, 0.0),
-        ):  # fmt: skip
-            progress(Progress(number, 2, stage, share, left, f"line of {stage}"))
-            console.print("")  # which draws the bar
+        progress(Progress(0, 2, "begin", None, None, "policy 3/8"))
+        progress(Progress(0, 2, "begin", 1.0, None, "2 files of weights", done=True))
+        progress(Progress(1, 2, "gate_prm", 0.5, 125.0, "30 of 60"))
+        progress(Progress(1, 2, "gate_prm", None, 125.0, ""))
     text = shown.getvalue()
-    assert "round 1: collect" in text
-    assert "line of collect" in text
-    assert "2 min left" in text
-    assert "beginning: first models, 0.0 s" in text
+    assert "beginning: first models, 0.0 s: 2 files of weights\n" in text
+    assert "round 1: gate reward model" in text
+    assert text.rstrip("\n\x1b[?25hA1K2\r").endswith("30 of 60 2 min left")
