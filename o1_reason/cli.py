@@ -19,7 +19,7 @@ from .budget import Budget
 from .driver import search
 from .engine import Event
 from .errors import ConfigurationError
-from .learn import TraceStore, trace_of
+from .learn import TraceStore, commands, trace_of
 from .options import (
     CallsAtOnce,
     LedgerFile,
@@ -247,6 +247,7 @@ def audit(
 
 app.command(epilog=servers.SERVE_EXAMPLES)(servers.serve)
 app.command(epilog=servers.MCP_EXAMPLES)(servers.mcp)
+commands.register(app)
 
 
 @app.command(

@@ -216,7 +216,7 @@ async def collect(folder: Path) -> None:
 
     policy, checker, budget = EmbeddedPolicy(), VerifierChecker(RuleVerifier()), Budget()
     found, stepwise, completions, pairs = [], [], [], []
-    for question in LEARNER.problems("train", 12, 0):
+    for question in LEARNER.problems("train", 8, 0):
         result = await search(question, policy, RuleVerifier(), "mcts", budget, seed=0)
         found.append(trace := trace_of(result, policy, RuleVerifier(), "mcts", budget))
         stepwise += [row async for row in tree_outcomes(trace, checker)]
@@ -229,7 +229,7 @@ async def collect(folder: Path) -> None:
 
 def test_trees_and_the_rows_made_of_them_are_read_as_the_same_backups(searched: Path) -> None:
     whole, rows = corpus.groves(searched / "traces.jsonl"), corpus.groves(searched / "stepwise.jsonl")
-    assert len(whole) == len(rows) == 12
+    assert len(whole) == len(rows) == 8
     lines = (searched / "traces.jsonl").read_text().splitlines()
     for tree, grove, line in zip(whole, rows, lines, strict=True):
         texts = {node.step.text for node in Tree.from_data(json.loads(line)["tree"]).nodes if node.step}
@@ -260,7 +260,7 @@ def test_a_reward_model_learns_by_each_objective_and_repeats(
     for folder in ("a", "b"):
         record = LEARNER.train_prm(
             searched / f"{data}.jsonl", WEIGHTS, tmp_path / folder,
-            objective=objective, seed=3, report=lines.append, fresh=True, epochs=16, batch=32, refresh=4,
+            objective=objective, seed=3, report=lines.append, fresh=True, epochs=2, batch=24, refresh=4,
         )  # fmt: skip
     assert record["objective"]["name"] == objective
     a, b = (load_file(tmp_path / folder / "prm.safetensors") for folder in ("a", "b"))

@@ -255,20 +255,28 @@ def test_searched_solutions_are_learned(base: Path, data: Path, tmp_path: Path) 
     assert (tmp_path / "tokenizer.json").exists()
 
 
-def test_dpo_prefers_the_better_step_and_does_not_teach_to_stop_after_it(
-    base: Path, data: Path, tmp_path: Path
+def test_dpo_prefers_the_better_step_and_teaches_no_stop_after_it(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    trained: list[Any] = []
+
+    def spy(trainer: Any, *rest: Any) -> Any:
+        trained.extend(trainer.train_dataset)
+        return finished(trainer, *rest)
+
+    finished = policy_trainer._finished
+    monkeypatch.setattr(policy_trainer, "_finished", spy)
     lines: list[str] = []
     settings = DPOSettings(max_steps=8, batch=4, learning_rate=2e-3, save_every=0, warmup=0)
     policy_trainer.train_dpo(base, data / "pairs.jsonl", tmp_path, settings, report=lines.append)
     assert losses(lines)[0] == pytest.approx(0.6931, abs=1e-3), "it begins as its own reference"
     assert losses(lines)[-1] < losses(lines)[0]
     words = tokenizer()
-    for line in (data / "pairs.jsonl").read_text().splitlines()[:5]:
-        row = json.loads(line)
-        tokens = policy_trainer._step_tokens(row, words)
-        assert words.decode(tokens["prompt_ids"] + tokens["chosen_ids"]) == row["prompt"] + row["chosen"]
-        assert words.eos_token_id not in tokens["chosen_ids"] + tokens["rejected_ids"]
+    rows = [json.loads(line) for line in (data / "pairs.jsonl").read_text().splitlines()]
+    assert len(trained) == len(rows)
+    for row, tokens in zip(rows, trained, strict=True):
+        for name in ("chosen", "rejected"):
+            assert words.decode(tokens["prompt_ids"] + tokens[f"{name}_ids"]) == row["prompt"] + row[name]
 
 
 def test_pairs_that_do_not_fit_are_counted(base: Path, data: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def outcome(stage: str, found: Mapping[str, Any]) -> str:
         searched = f"{last['accuracy']['value']:.0%} at {last['budget']} tokens"
         return f"greedy {greedy:.0%}, searched {searched}, ECE {found['prm']['calibration']['ece']:.3f}"
     rows = ", ".join(f"{count} rows of {name}" for name, count in found.get("rows", {}).items())
-    return rows or f"{len(found['files'])} files of weights"
+    return rows or ", ".join(found["files"])
 
 
 def time_left(

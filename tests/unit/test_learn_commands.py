@@ -250,4 +250,4 @@ def test_on_a_terminal_a_bar_tells_how_far_it_is_and_how_long_it_takes(tmp_path)
     text = shown.getvalue()
     assert "beginning: first models, 0.0 s: 2 files of weights\n" in text
     assert "round 1: gate reward model" in text
-    assert text.rstrip("\n\x1b[?25hA1K2\r").endswith("30 of 60 2 min left")
+    assert "30 of 60 2 min left" in text

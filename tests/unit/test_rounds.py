@@ -1,4 +1,6 @@
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,9 +12,11 @@ import pytest
 from sums import Learner
 
 from o1_reason.errors import ConfigurationError
+from o1_reason.learn.dataset import arrange
 from o1_reason.learn.plan import Plan
 from o1_reason.learn.record import STAGES, Record
 from o1_reason.learn.rounds import improve, rollback, time_left
+from o1_reason.learn.store import RecordStore
 
 PLAN = Plan(
     problems=30, tokens=60, option=("n=32",), solutions=3, rollouts=3, gate_problems=24, gate_tries=2, gate_tokens=40,
@@ -254,7 +258,8 @@ def start(path):
 
 
 def grown(path):
-    return len([file for file in path.rglob("*") if file.is_file()]) if path.exists() else 0
+    """How many files there are; folders that go meanwhile do not matter to `os.walk`."""
+    return sum(len(files) for _, _, files in os.walk(path))
 
 
 def test_a_killed_run_goes_on_where_it_was_and_ends_as_if_nothing_had_been(tmp_path):
@@ -290,3 +295,33 @@ def test_two_processes_do_not_share_a_run(tmp_path):
         with pytest.raises(ConfigurationError, match="another process"):
             run(path)
     run(path, 0)
+
+
+class Pool(Learner):
+    """As many held-out problems as four gates want, drawn anew with every seed."""
+
+    def problems(self, split, n, seed):
+        if split != "valid":
+            return super().problems(split, n, seed)
+        pool = super().problems(split, 4 * PLAN.gate_problems, 0)
+        if n > len(pool):
+            raise ConfigurationError(f"there are {len(pool)} problems; {n} were asked for")
+        return random.Random(seed).sample(pool, n)
+
+
+def test_a_gate_draws_until_it_has_problems_that_no_gate_has_used(tmp_path):
+    rounds = run(tmp_path / "run", 2, learner=Pool())
+    verdicts = [each.stages[name] for each in rounds[1:] for name in ("gate_prm", "gate_policy")]
+    assert [verdict["shared"] for verdict in verdicts] == [0, 0, 0, 0]
+    assert len({question for verdict in verdicts for question in verdict["questions"]}) == 4 * PLAN.gate_problems
+
+
+async def test_files_do_not_depend_on_who_finished_first(tmp_path):
+    rows = [{"id": f"{n:02}", "text": "é" * n} for n in (7, 3, 11, 5)]
+    for name, order in (("one", rows), ("other", rows[::-1])):
+        with RecordStore(tmp_path / f"{name}.rows") as store:
+            await store.add(*order)
+        assert arrange(tmp_path / f"{name}.rows", tmp_path / f"{name}.jsonl") == 4
+    one, other = ((tmp_path / f"{name}.jsonl").read_text() for name in ("one", "other"))
+    assert one == other
+    assert [json.loads(line)["id"] for line in one.splitlines()] == ["03", "05", "07", "11"]
