@@ -250,6 +250,33 @@ def test_trees_and_the_rows_made_of_them_are_read_as_the_same_backups(searched: 
         assert len(set(ends)) == tree.ends.sum(), "the same ends, worth the same"
 
 
+def test_a_path_is_cut_where_it_is_no_step_and_the_rest_of_its_tree_is_kept(tmp_path: Path) -> None:
+    good, other, odd = "5 * 6 = 30 (left: 4 10 30)", "30 - 10 = 20 (left: 4 20)", "30 - 4 = 26 (left: 26 <pad>)"
+    tree = Tree("4 5 6 10")
+    first, _ = tree.add(0, Step(good))
+    broken, _ = tree.add(first.id, Step(odd))
+    tree.add(broken.id, Step("26 + 10 = 36 (left: 36)", True, "36"))
+    second, _ = tree.add(first.id, Step(other))
+    tree.add(second.id, Step("20 + 4 = 24 (left: 24)", True, "5 * 6 - 10 + 4"))
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"tree": tree.to_data()}) + "\n")
+    (grove,) = corpus.groves(data)
+    assert grove.parents.tolist() == [-1, 0, 1]
+    assert grove.rewards.tolist() == [0, 0, 1]
+    assert grove.ends.tolist() == [False, False, True]
+    row = {"prompt": "4 5 6 10", "completions": [good, odd, "x"], "labels": [0.5, 0.25, 0.0]}
+    data.write_text(json.dumps(row) + "\n")
+    (part,) = corpus.labelled(data)
+    np.testing.assert_array_equal(part.labels, [[0.5, np.nan, np.nan]])
+    pairs = [{"prompt": f"4 5 6 10\n{good}\n", "chosen": other, "rejected": text} for text in (odd, other)]
+    data.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    (group,) = corpus.pairs(data)
+    assert len(group.chosen) == 1
+    data.write_text(json.dumps(pairs[0]) + "\n")
+    with pytest.raises(ConfigurationError, match="no pair"):
+        corpus.pairs(data)
+
+
 @pytest.mark.parametrize(
     ("objective", "data"), [("classification", "stepwise"), ("regression", "stepwise"), ("td", "traces")]
 )

@@ -36,7 +36,11 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def encoded(question: str, steps: Sequence[str]) -> tuple[int, list[int]]:
-    """How many numbers the puzzle has, and the tokens of question and steps; raises ConfigurationError for others'."""
+    """How many numbers the puzzle has, and the tokens of question and steps, as far as they are steps.
+
+    Once in a while the policy, and more often another's, writes what is none, such as one with a padding token in it;
+    the path is cut there.
+    """
     puzzle = parse(question)
     n = len(puzzle.numbers)
     ids = v.prompt_ids(puzzle.numbers, puzzle.target)
@@ -44,12 +48,10 @@ def encoded(question: str, steps: Sequence[str]) -> tuple[int, list[int]]:
         try:
             tokens = v.encode(step.strip() + "\n")
         except ValueError:
-            tokens = []
+            break
         if len(tokens) != v.step_length(left):
-            raise ConfigurationError(f"not a step of the embedded policy, after {question!r}: {step!r}")
+            break
         ids += tokens
-    if len(steps) >= n:
-        raise ConfigurationError(f"{question!r} takes {n - 1} steps; the data has {len(steps)}")
     return n, ids
 
 
@@ -65,8 +67,12 @@ def labelled(path: Path) -> list[Labelled]:
     by: dict[int, list[tuple[list[int], list[float]]]] = defaultdict(list)
     for row in read(path):
         n, ids = encoded(row["prompt"], row["completions"])
-        labels = [np.nan if label is None else float(label) for label in row["labels"]]
-        by[n].append((ids, labels + [np.nan] * (n - 1 - len(labels))))
+        there = int((step_ends(n) < len(ids)).sum())
+        labels = [np.nan if label is None else float(label) for label in row["labels"][:there]]
+        if not np.isnan(labels).all():
+            by[n].append((ids, labels + [np.nan] * (n - 1 - there)))
+    if not by:
+        raise ConfigurationError(f"{path} has no labelled step of the embedded policy; label some of its searches")
     return [
         Labelled(
             n,
@@ -78,7 +84,7 @@ def labelled(path: Path) -> list[Labelled]:
 
 
 def solutions(path: Path) -> dict[int, Tokens]:
-    """Finished solutions by puzzle size, each with its end-of-text token."""
+    """Finished solutions by puzzle size, each with its end-of-text token; raises ConfigurationError for others."""
     by: dict[int, list[list[int]]] = defaultdict(list)
     for row in read(path):
         n, ids = encoded(row["prompt"], row["steps"])
@@ -115,7 +121,10 @@ def pairs(path: Path) -> list[Pairs]:
         steps = [step for step in steps if step.strip()]
         n, before = encoded(question, steps)
         one, other = (encoded(question, [*steps, row[name]])[1] for name in ("chosen", "rejected"))
-        by[n, len(before)].append((one, other))
+        if len(one) == len(other) == int(step_ends(n)[len(steps)]) + 1:
+            by[n, len(before)].append((one, other))
+    if not by:
+        raise ConfigurationError(f"{path} has no pair of steps of the embedded policy; collect some of its searches")
     return [
         Pairs(start, *(np.array([pair[side] for pair in rows], np.int16) for side in (0, 1)))
         for (_, start), rows in sorted(by.items())
@@ -183,26 +192,29 @@ def _of_rows(question: str, rows: Sequence[dict[str, Any]]) -> Grove | None:
 
 
 def _grove(question: str, backup: Backup, texts: Sequence[str]) -> Grove | None:
-    """The root, which no step leads to, is left out; None for a tree of the root alone."""
+    """The root, which no step leads to, is left out, and so is what is no step, with all below; None if that is all."""
     rows: list[list[int]] = []
     row, at = np.full(len(texts), -1), np.zeros(len(texts), np.int64)
     n = len(parse(question).numbers)
     ends = step_ends(n)
     for path in backup.paths():
-        for depth, node in enumerate(path):
+        ids = encoded(question, [texts[node] for node in path])[1]
+        for node, end in zip(path, ends[ends < len(ids)], strict=False):
             if row[node] < 0:
-                row[node], at[node] = len(rows), ends[depth]
-        rows.append(encoded(question, [texts[node] for node in path])[1])
-    if not rows:
+                row[node], at[node] = len(rows), end
+        rows.append(ids)
+    shown = row >= 0
+    if not shown.any():
         return None
+    place = np.where(shown, np.cumsum(shown) - 1, -1)  # among those shown; the root is not
     return Grove(
         n,
         _padded(rows, int(ends[-1]) + 1),
-        row[1:],
-        at[1:],
-        np.array(backup.parents[1:], np.int64) - 1,
-        np.array(backup.rewards[1:], np.float32),
-        np.array(backup.ends[1:], bool),
+        row[shown],
+        at[shown],
+        place[np.array(backup.parents)[shown]],
+        np.array(backup.rewards, np.float32)[shown],
+        np.array(backup.ends, bool)[shown],
     )
 
 
