@@ -8,6 +8,7 @@ import sys
 import tomllib
 from graphlib import TopologicalSorter
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,11 @@ def test_public_names_are_sorted_complete_and_there() -> None:
     names = o1_reason.__all__
     assert len(set(names)) == len(names)
     for name in names:
-        assert getattr(o1_reason, name).__module__.startswith("o1_reason")
+        if name == "ReasoningMiddleware" and find_spec("langchain") is None:
+            with pytest.raises(o1_reason.ConfigurationError, match=r"o1-reason\[agents\]"):
+                o1_reason.ReasoningMiddleware  # noqa: B018
+        else:
+            assert getattr(o1_reason, name).__module__.startswith("o1_reason")
 
 
 CONTRACT = {
