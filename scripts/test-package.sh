@@ -20,6 +20,6 @@ cp -r source/tests source/graphs source/examples source/docs source/README.md so
 mkdir elsewhere && cd elsewhere
 unit=../tests/unit
 ../venv/bin/python -m pytest -q -p no:cacheprovider --import-mode=importlib -o asyncio_mode=auto -o timeout=120 \
-    -o pythonpath="../tests ../tests/unit" ../tests/test_laws.py ../tests/test_packaging.py $unit/test_answers.py \
-    $unit/test_cli.py $unit/test_critic.py $unit/test_embedded.py $unit/test_export.py $unit/test_langchain.py \
-    $unit/test_mathematics.py $unit/test_openai_chat.py $unit/test_resolve.py $unit/test_sandbox.py $unit/test_view.py
+    -o pythonpath="../tests ../tests/unit" ../tests/test_packaging.py $unit/test_context.py \
+    $unit/test_cli.py $unit/test_embedded.py $unit/test_export.py $unit/test_langchain.py \
+    $unit/test_openai_chat.py $unit/test_resolve.py $unit/test_view.py

@@ -60,7 +60,7 @@ class Paid:
 
 
 def paid(folder: Path) -> list[tuple[int, str]]:
-    """Process and mark of all that was paid for, in order."""
+    """Process and mark of all that was paid for, in order; a line that is being written is not there yet."""
     log = folder / "paid.log"
-    lines = log.read_text().splitlines() if log.exists() else []
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []
     return [(int(process), mark) for process, mark in map(str.split, lines)]

@@ -25,6 +25,11 @@ from o1_reason.learn import (
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'o1-reason[ray]'")
 
+pytestmark = [  # Ray forgets about processes that it has ended
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 PROBLEMS = [Problem(f"question {i}", "0") for i in range(8)]
 STRATEGY, BUDGET = BeamSearch(3, 3), Budget(concurrency=1)
 
