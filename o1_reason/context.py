@@ -1,6 +1,6 @@
 """What one call of a reasoner may choose: LangGraph's runtime context."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,35 +71,43 @@ def choose(defaults: Choices, context: Any, nested: bool, guarded: bool) -> Choi
     given = _meant(context) if nested else context
     if given is None:
         return defaults
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"a reasoner's context is a ReasonerContext, a mapping; got {type(given).__name__}")
-    known = GUARDED if guarded else tuple(ReasonerContext.__annotations__)
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise ConfigurationError(f"a call cannot choose {', '.join(unknown)} here; it can choose {', '.join(known)}")
-    return _chosen(defaults, given, guarded)
-
-
-def _chosen(defaults: Choices, given: Mapping[str, Any], guarded: bool) -> Choices:
+    if guarded:
+        strategy, budget, seed = guarded_choice(given, defaults.strategy, defaults.budget, defaults.seed)
+        return replace(defaults, strategy=strategy, budget=budget, seed=seed)
+    _check(given, tuple(ReasonerContext.__annotations__))
     policy, verifier, strategy = resolve_parts(
         given.get("policy", defaults.policy), given.get("verifier", defaults.verifier),
         given.get("strategy", defaults.strategy), defaults.ledger,
     )  # fmt: skip
-    options = given.get("options") or {}
-    if guarded:
-        if "strategy" in given:
-            strategy = resolve_strategy(str(given["strategy"]))
-        strategy = narrowed(strategy, options, defaults.budget)
-        budget = within(defaults.budget, given.get("budget") or {})
-    else:
-        strategy = with_settings(strategy, options)
-        budget = budget_of(defaults.budget, given.get("budget"))
-    seed = given.get("seed", defaults.seed)
-    return replace(defaults, policy=policy, verifier=verifier, strategy=strategy, budget=budget, seed=seed)
+    return replace(
+        defaults, policy=policy, verifier=verifier, strategy=with_settings(strategy, given.get("options") or {}),
+        budget=budget_of(defaults.budget, given.get("budget")), seed=given.get("seed", defaults.seed),
+    )  # fmt: skip
+
+
+def guarded_choice(given: Any, strategy: Strategy, budget: Budget, seed: int) -> tuple[Strategy, Budget, int]:
+    """What a caller who is not trusted may choose in place of these. Raises ConfigurationError for anything else."""
+    _check(given, GUARDED)
+    if "strategy" in given:
+        strategy = resolve_strategy(str(given["strategy"]))
+    strategy = narrowed(strategy, given.get("options") or {}, budget)
+    return strategy, within(budget, given.get("budget") or {}), given.get("seed", seed)
+
+
+def field_of(context: Any) -> Any:
+    """The field `reasoner` of a larger graph's context, a mapping or an object; None where it has none."""
+    return context.get("reasoner") if isinstance(context, Mapping) else getattr(context, "reasoner", None)
+
+
+def _check(given: Any, known: Sequence[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"a reasoner's context is a ReasonerContext, a mapping; got {type(given).__name__}")
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ConfigurationError(f"a call cannot choose {', '.join(unknown)} here; it can choose {', '.join(known)}")
 
 
 def _meant(context: Any) -> Any:
     """What is meant for the reasoner in the context of a larger graph, or of a call from inside one of its nodes."""
-    if not isinstance(context, Mapping):
-        return getattr(context, "reasoner", None)
-    return context if set(context) <= set(ReasonerContext.__annotations__) else context.get("reasoner")
+    own = isinstance(context, Mapping) and set(context) <= set(ReasonerContext.__annotations__)
+    return context if own else field_of(context)

@@ -1,7 +1,7 @@
 """`ReasoningMiddleware`: an agent of LangChain's `create_agent` that searches over its next turn when that pays."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NotRequired
 
@@ -12,7 +12,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from .budget import Budget
-from .context import GUARDED
+from .context import field_of, guarded_choice
 from .drawn import DrawnTurns, Threads, message_of, summed, tokens_of
 from .driver import search
 from .errors import ConfigurationError, O1ReasonError
@@ -22,7 +22,7 @@ from .messages import asked
 from .protocols import Strategy, Verifier
 from .resolve import resolve_policy, resolve_strategy, resolve_verifier
 from .result import Result
-from .settings import narrowed, within
+from .settings import within
 from .strategies import BestOfN
 from .turns import model_of
 
@@ -266,20 +266,11 @@ class _Turn:
 
 def _chosen(settings: _Settings, request: Request) -> _Settings:
     """With what the call of the agent has chosen in its context. Raises ConfigurationError for what it cannot."""
-    context = getattr(request.runtime, "context", None)
-    given = context.get("reasoner") if isinstance(context, Mapping) else getattr(context, "reasoner", None)
+    given = field_of(getattr(request.runtime, "context", None))
     if given is None:
         return settings
-    unknown = [name for name in given if name not in GUARDED]
-    if unknown:
-        raise ConfigurationError(f"a call cannot choose {', '.join(unknown)}; it can choose {', '.join(GUARDED)}")
-    strategy = resolve_strategy(str(given["strategy"])) if "strategy" in given else settings.strategy
-    return replace(
-        settings,
-        strategy=narrowed(strategy, given.get("options") or {}, settings.budget),
-        budget=within(settings.budget, given.get("budget") or {}),
-        seed=given.get("seed", settings.seed),
-    )
+    strategy, budget, seed = guarded_choice(given, settings.strategy, settings.budget, settings.seed)
+    return replace(settings, strategy=strategy, budget=budget, seed=seed)
 
 
 def _left(settings: _Settings, spent: Usage, seconds: float) -> Budget:

@@ -33,8 +33,6 @@ from .options import (
     VerifierName,
     explained,
 )
-from .resolve import resolve_strategy
-from .settings import with_defaults, with_options
 
 SERVE_EXAMPLES = """Examples:
 
@@ -106,9 +104,7 @@ def serve(
         if models is not None:
             offered = served.load(models, budget)
         else:
-            verifier, strategy = with_defaults(policy, verifier, strategy)
-            searching = with_options(resolve_strategy(strategy), option or [])
-            offered = [served.build(policy, verifier, searching, budget, name)]
+            offered = [served.named(policy, verifier, strategy, option or [], budget, name)]
         with nullcontext() if record is None else TraceStore(record) as store:
             server.run(
                 offered, host=host, port=port, grace=grace, seed=seed, ledger=ledger, record=store,
@@ -154,10 +150,8 @@ def mcp(
             from . import mcp_server
         except ImportError as error:
             raise ConfigurationError(f"serving MCP needs {error.name}: pip install 'o1-reason[mcp]'") from error
-        verifier, strategy = with_defaults(policy, verifier, strategy)
-        searching = with_options(resolve_strategy(strategy), option or [])
         mcp_server.run(
-            served.build(policy, verifier, searching, budget), seed=seed, ledger=resolve_ledger(ledger),
+            served.named(policy, verifier, strategy, option or [], budget), seed=seed, ledger=resolve_ledger(ledger),
             address=(host, port) if http else None, keys=tuple(api_key or ()), searches=searches, queue=queue,
             body_bytes=body_bytes, grace=grace, log_level=log_level.value,
         )  # fmt: skip

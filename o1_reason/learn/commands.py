@@ -24,9 +24,8 @@ from ..options import (
     VerifierName,
     explained,
 )
-from .round_commands import RAY_HELP, STEP_LABELS, improving, rounding
+from .round_commands import RAY_HELP, STEP_LABELS, Seed, improving, rounding
 
-Seed = Annotated[int, typer.Option(help="Decides all that is drawn.")]
 Model = Annotated[
     str, typer.Option("--model", "-m", help="An adapter that learns (embedded), or a name or folder of transformers.")
 ]

@@ -1,10 +1,10 @@
 """What the trainers on `transformers` and TRL share: arguments, progress, resuming."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Report = Callable[[str], None]
+from .learner import Report
+
 EXTRA = "training needs torch, transformers, datasets and trl: pip install 'o1-reason[train]'"
 
 

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ..budget import Budget
 from ..errors import ConfigurationError
 from ..protocols import Policy, Strategy, Verifier
 from ..resolve import resolve_policy, resolve_strategy, resolve_verifier
-from ..settings import budget_of, narrowed, with_defaults, with_settings
+from ..settings import budget_of, narrowed, with_defaults, with_options, with_settings
 
 PREFIX = "reasoner/"  # clients take ids that begin with "o1" for models of OpenAI's
 
@@ -44,6 +44,15 @@ def build(policy: str, verifier: str | None, strategy: Strategy, budget: Budget,
     adapter, _, given = policy.partition(":")
     id = PREFIX + (name or given.partition("?")[0] or adapter)
     return Model(id, resolve_policy(policy), resolve_verifier(verifier), strategy, budget)
+
+
+def named(
+    policy: str, verifier: str | None, strategy: str | None, options: Sequence[str], budget: Budget,
+    name: str | None = None,
+) -> Model:  # fmt: skip
+    """A model as commands name it: defaults where nothing is given, settings of the strategy as NAME=VALUE."""
+    verifier, strategy = with_defaults(policy, verifier, strategy)
+    return build(policy, verifier, with_options(resolve_strategy(strategy), options), budget, name)
 
 
 def load(path: Path, budget: Budget) -> list[Model]:
