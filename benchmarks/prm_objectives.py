@@ -2,7 +2,7 @@
 
     python benchmarks/prm_objectives.py            300 puzzles, one seed
     python benchmarks/prm_objectives.py --quick    100 puzzles: does it run?
-    python benchmarks/prm_objectives.py --puzzles 800 --seeds 3
+    python benchmarks/prm_objectives.py --puzzles 400 --seeds 3
 
 Trees are sampled from the shipped policy on puzzles that it was not trained on: 8 first steps, 3 steps after each, 2
 after each of those, equal ones merged. Each reward model starts from the policy's trunk and sees each tree `epochs`
@@ -16,29 +16,25 @@ standard error is over puzzles.
 import argparse
 import asyncio
 import json
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from _report import Report
-from o1_reason_embedded import EmbeddedLearner, vocab
+from _reward import LEARNER, MEASURES, QUESTIONS, measures, states
+from o1_reason_embedded import vocab
 from o1_reason_embedded.policy import WEIGHTS
 from o1_reason_embedded.puzzle import expression, parse, solves
 from o1_reason_embedded.train.model import Transformer, load
 from o1_reason_embedded.train.traces import played_puzzles
 
-from o1_reason import Policy, Tree, Verifier, search
-from o1_reason.audit.metrics import Pair, area, calibration
+from o1_reason import Policy, Tree
 from o1_reason.mdp import State, Step
 
 BRANCH = (8, 3, 2)
-LEARNER = EmbeddedLearner()
 
 
 def grow(model: Transformer, puzzles: Sequence[tuple[int, ...]], seed: int) -> list[Tree]:
@@ -94,30 +90,6 @@ def rows(tree: Tree) -> list[dict[str, Any]]:
     return found
 
 
-async def states(policy: Policy, questions: Sequence[str]) -> list[State]:
-    """Distinct states after one step and two, sampled from the policy at temperature 1.3."""
-    found: list[State] = []
-    for number, question in enumerate(questions):
-        for seed in range(2):
-            proposals = await policy.propose(State(question), 12, 2, temperature=1.3, seed=1000 * number + seed)  # type: ignore[call-arg]
-            for steps in proposals.candidates:
-                found += [State(question, steps[:1]), State(question, steps[:2])]
-    return list(dict.fromkeys(found))
-
-
-async def judged(verifier: Verifier, solver: Verifier, drawn: Sequence[State]) -> tuple[list[Pair], list[str]]:
-    scores, truth = await verifier.score(drawn), await solver.score(drawn)
-    pairs = [(score.rewards[-1], exact.rewards[-1] == 1) for score, exact in zip(scores, truth, strict=True)]
-    return pairs, [state.question for state in drawn]
-
-
-async def beam(policy: Policy, verifier: Verifier, questions: Sequence[str]) -> tuple[list[float], float]:
-    """Of each question whether it is solved; completion tokens per question."""
-    found = [await search(question, policy, verifier, "beam", seed=0) for question in questions]
-    right = [float(solves(parse(q), r.answer or "")) for q, r in zip(questions, found, strict=True)]
-    return right, statistics.mean(r.policy_usage.completion_tokens for r in found)
-
-
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="100 puzzles, half an epoch, 20 validation puzzles")
@@ -129,12 +101,12 @@ async def main() -> None:
     torch.set_num_threads(1)  # small matrices: a second thread mostly waits
     report = Report()
     policy = LEARNER.policy(WEIGHTS)
-    questions = LEARNER.problems("valid", 20 if options.quick else 100, 0)
+    questions = QUESTIONS[: 20 if options.quick else 100]
     drawn = await states(policy, questions)
     table: list[list[str]] = []
     for seed in range(options.seeds):
         table += await compare(policy, questions, drawn, puzzles, epochs, seed)
-    columns = ("objective", "seed", "AUC, step 1", "AUC, step 2", "ECE", "beam %", "tokens", "CPU s")
+    columns = ("objective", "seed", *MEASURES, "CPU s")
     note = f"{len(drawn)} states of {len(questions)} puzzles; shipped: the weights of the package, far more data"
     report.table(f"PRM objectives on {puzzles} trees, {epochs} epochs", columns, table, note)
     report.exit()
@@ -159,32 +131,12 @@ async def compare(
                 traces if objective == "td" else stepwise, WEIGHTS, out,
                 objective=objective, seed=seed, report=lambda _: None, fresh=True, epochs=epochs, batch=64,
             )  # fmt: skip
-            table.append(await row(objective, seed, policy, out, questions, drawn, time.process_time() - started))
+            seconds = time.process_time() - started
+            found = await measures(policy, out, questions, drawn)
+            table.append([objective, str(seed), *found, f"{seconds:.0f}"])
     if seed == 0:
-        table.append(await row("shipped", None, policy, WEIGHTS, questions, drawn, None))
+        table.append(["shipped", "", *await measures(policy, WEIGHTS, questions, drawn), ""])
     return table
-
-
-async def row(
-    name: str, seed: int | None, policy: Policy, weights: Path, questions: Sequence[str], drawn: Sequence[State],
-    seconds: float | None,
-) -> list[str]:  # fmt: skip
-    verifier = LEARNER.verifier(weights)
-    areas: list[str] = []
-    for depth in (1, 2):
-        pairs, clusters = await judged(verifier, LEARNER.solver(), [s for s in drawn if len(s.steps) == depth])
-        under = area(pairs, clusters)
-        areas.append("-" if under is None else f"{under.value:.3f} ± {(under.high - under.low) / 3.92:.3f}")
-    fit = calibration((await judged(verifier, LEARNER.solver(), drawn))[0])
-    right, tokens = await beam(policy, verifier, questions)
-    error = float(np.std(right, ddof=1)) / len(right) ** 0.5
-    found = [
-        name, "" if seed is None else str(seed), *areas, "-" if fit is None else f"{fit.ece:.3f}",
-        f"{100 * statistics.mean(right):.0f} ± {100 * error:.1f}", f"{tokens:.0f}",
-        "" if seconds is None else f"{seconds:.0f}",
-    ]  # fmt: skip
-    print(*found, sep="  ", file=sys.stderr, flush=True)
-    return found
 
 
 if __name__ == "__main__":

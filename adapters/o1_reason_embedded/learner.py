@@ -17,7 +17,6 @@ from .train import traces
 from .verifier import EmbeddedVerifier, RuleVerifier
 
 Report = Callable[[str], None]
-RANKS = {"valid": slice(800, 900), "test": slice(900, 1000)}
 T = TypeVar("T")
 
 
@@ -51,18 +50,23 @@ class EmbeddedLearner:
     def problems(self, split: str, n: int, seed: int) -> list[str]:
         """Puzzles with four numbers and target 24, each of which has a solution in whole numbers.
 
-        "valid" and "test" are ranks 801-900 and 901-1000, 100 each, in an order that depends on `seed`; "train" comes
-        from random plays that made 24, half of them with numbers to 13, and has no multiset of the other two.
+        "test" is the ranks 901-1000; "valid" the ranks 801-900 and 568 others with numbers to 25; both come in an order
+        that depends on `seed`. "train" comes from random plays that made 24, half of them with numbers to 13, and has
+        no multiset of the other two. Half of them, 400 at most, are of those kept from the policy's first training: it
+        has not learned them by heart, and fails on them as it does on new ones.
         """
         if split == "train":
-            return [" ".join(map(str, numbers)) for numbers in traces.played_puzzles(seed, n)]
-        if split not in RANKS:
+            fresh = traces.played_puzzles(seed, min(n // 2, 400), reserved=True)
+            known = dict.fromkeys(traces.played_puzzles(seed, n))
+            both = list(dict.fromkeys([*fresh, *known]))[:n]
+            return [" ".join(map(str, both[i])) for i in np.random.default_rng([seed, 9]).permutation(n)]
+        if split not in ("valid", "test"):
             raise ConfigurationError(f'split must be "train", "valid" or "test"; got {split!r}')
-        ranked = traces.ranked_puzzles()[RANKS[split]]
-        if n > len(ranked):
-            raise ConfigurationError(f"the split {split!r} has {len(ranked)} puzzles; {n} were asked for")
-        order = np.random.default_rng(seed).permutation(len(ranked))[:n]
-        return [" ".join(map(str, ranked[i])) for i in order]
+        puzzles = traces.validation_puzzles() if split == "valid" else traces.ranked_puzzles()[900:1000]
+        if n > len(puzzles):
+            raise ConfigurationError(f"the split {split!r} has {len(puzzles)} puzzles; {n} were asked for")
+        order = np.random.default_rng(seed).permutation(len(puzzles))[:n]
+        return [" ".join(map(str, puzzles[i])) for i in order]
 
     def train_policy(
         self, data: Path, start: Path, out: Path, *, method: str, seed: int, report: Report, **settings: Any

@@ -1,6 +1,6 @@
 """The folder of a run of the learning loop: what was done, with which data, seeds and weights.
 
-    run.json              the learner, its scale, the seed, the plan of the next rounds
+    run.json              the learner, its scale, the seed, what it started from, the plan of the next rounds
     rounds/000            the beginning: begin.json, measure.json, weights/
     rounds/001 ...        plan.json; a JSON file of each finished stage; data; the candidates prm/ and policy/;
                           weights/, the policy and the reward model in force after it
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .folders import read_json, write_json
+from .folders import digests, read_json, write_json
 from .plan import Plan, planned
 from .store import _lock
 
@@ -99,18 +99,21 @@ class Record:
         self.check()
         return read_json(self.path / "run.json")
 
-    def open(self, learner: str, scale: str, seed: int, plan: Plan | None) -> Plan:
+    def open(self, learner: str, scale: str, seed: int, plan: Plan | None, start: Path | None = None) -> Plan:
         """Begin a run, or go on with it; the plan of its next rounds comes back. A plan that is given becomes it.
 
-        Raises ConfigurationError where the folder holds a run of another learner, scale or seed.
+        Raises ConfigurationError where the folder holds a run of another learner, scale, seed or start.
         """
-        wanted = {"learner": learner, "scale": scale, "seed": seed}
+        found = None if start is None else {"folder": str(start), "files": weights_of(start)}
+        if self.exists and start is None:
+            found = self.settings.get("start")
+        wanted = {"learner": learner, "scale": scale, "seed": seed, "start": found}
         if self.exists:
             known = self.settings
             for name, value in wanted.items():
-                if known[name] != value:
+                if known.get(name) != value:
                     raise ConfigurationError(
-                        f"the run in {self.path} has {name} {known[name]!r}, not {value!r}; leave it so, or name "
+                        f"the run in {self.path} has {name} {known.get(name)!r}, not {value!r}; leave it so, or name "
                         "another folder with --out"
                     )
             plan = plan or Plan.from_data(known["plan"])
@@ -152,6 +155,21 @@ class Record:
     def attempts(self, number: int) -> int:
         """How often the round was rolled back."""
         return sum(each.number == number for each in self.undone())
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    """The files of a policy and a reward model in a folder, with their sha256.
+
+    Raises ConfigurationError where one of them is missing.
+    """
+    files = {name: digest for name, digest in digests(folder, folder).items() if name.startswith(tuple(GATES))}
+    for role in GATES:
+        if not any(name.startswith(role) for name in files):
+            raise ConfigurationError(
+                f"there are no weights of a {role} in {folder}; a run starts from a folder with a policy and its "
+                "reward model, such as run/rounds/003/weights"
+            )
+    return files
 
 
 def _folders(path: Path) -> list[Path]:

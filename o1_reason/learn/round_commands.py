@@ -32,6 +32,8 @@ IMPROVE_EXAMPLES = """Examples:
 
     o1-reason improve --out run --scale ship --seed 1 --rounds 4 --report run.html
 
+    o1-reason improve --out more --start run/rounds/004/weights
+
 The first begins with random weights and makes three rounds: search problems, label steps, train a reward model, let it
 in if it beats the old one on held-out problems, train a policy, likewise. The second goes on to five, with another
 method. Killed or interrupted, the same command goes on where it was. Options that are left out are as they were, at the
@@ -58,6 +60,9 @@ def improve(
     model: Annotated[str, typer.Option("--model", "-m", help="An adapter that learns.")] = "embedded",
     scale: Annotated[str, typer.Option(help="smoke, tiny, small or ship: how much is trained.")] = "small",
     seed: Seed = 0,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of weights to begin with; else random ones.", file_okay=False, exists=True)
+    ] = None,
     problems: Annotated[int | None, typer.Option(help="Training problems of a round.")] = None,
     tries: Annotated[int | None, typer.Option(help="Searches of each.")] = None,
     strategy: Annotated[str | None, typer.Option("--strategy", "-s", help="Of all searches.")] = None,
@@ -100,7 +105,7 @@ def improve(
             wanted[name] = settings_of(options) if options else None
         plan = _plan(record, scale, {name: value for name, value in wanted.items() if value is not None})
         with improving(errors) as progress:
-            improve(out, rounds, learner=model, scale=scale, seed=seed, plan=plan, ray=ray, progress=progress)
+            improve(out, rounds, learner=model, scale=scale, seed=seed, start=start, plan=plan, ray=ray, progress=progress)
         _write_report(record, page)
     _show(record, as_json)
     if not as_json:

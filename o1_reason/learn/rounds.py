@@ -50,6 +50,7 @@ def improve(
     learner: str | Learner = "embedded",
     scale: str = "small",
     seed: int = 0,
+    start: str | Path | None = None,
     plan: Plan | None = None,
     ray: str | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
@@ -59,7 +60,8 @@ def improve(
     A run that was killed or interrupted goes on where it was; one that has its rounds already is left alone.
 
     learner   by name, or an object
-    scale     how much the beginning is trained, a word of the learner's
+    scale     how much the beginning is trained, a word of the learner's; the plan's, too
+    start     a folder of weights, which the run begins with; None: random weights, trained as much as `scale` says
     plan      of the rounds to come, not of one under way; None: the run's own, at its beginning that of the scale
 
     Raises ConfigurationError for what cannot work, above all for a folder with another run.
@@ -69,7 +71,8 @@ def improve(
     record = Record(Path(path))
     who = resolve_learner(learner) if isinstance(learner, str) else learner
     with record.locked():
-        plan = record.open(learner if isinstance(learner, str) else type(learner).__name__, scale, seed, plan)
+        name = learner if isinstance(learner, str) else type(learner).__name__
+        plan = record.open(name, scale, seed, plan, None if start is None else Path(start).absolute())
         check_weights(record)
         for number in range(rounds + 1):
             _round(record, who, scale, seed, plan, number, rounds, ray, progress)

@@ -1,5 +1,6 @@
 """What each stage of a round does. A stage returns what is to be recorded of it; what it writes may be written anew."""
 
+import shutil
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from .gate import check_size, compare
 from .labelling import label as label_all
 from .problems import Problem, VerifierChecker
 from .progress import Progress
-from .record import GATES, Record
+from .record import GATES, Record, weights_of
 from .store import RecordStore
 from .traces import TraceStore, problem_of
 from .work import Work
@@ -31,7 +32,15 @@ def _wait(work: Coroutine[Any, Any, T]) -> T:
 
 
 def begin(work: Work) -> Found:
-    """Random weights, and a first policy and reward model."""
+    """Random weights, and a first policy and reward model; or those that the run is to start from."""
+    if start := work.record.settings.get("start"):
+        with whole(work.folder / "weights") as folder:
+            for name in start["files"]:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(Path(start["folder"]) / name, folder / name)
+        if weights_of(work.folder / "weights") != start["files"]:
+            raise ConfigurationError(f"the weights in {start['folder']} changed since the run began; restore them")
+        return _files(work, "weights")
     with whole(work.folder / "weights") as folder:
         work.learner.begin(folder, seed=work.seed, scale=work.scale, report=work.line)
     return _files(work, "weights")

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from sums import Learner
 
 from o1_reason.errors import ConfigurationError
 from o1_reason.learn.dataset import arrange
+from o1_reason.learn.folders import digests
 from o1_reason.learn.plan import Plan
 from o1_reason.learn.record import STAGES, Record
 from o1_reason.learn.rounds import improve, rollback, time_left
@@ -162,6 +164,35 @@ def test_a_run_with_all_its_rounds_is_left_alone_and_more_rounds_go_on_from_it(d
 def test_another_run_in_the_same_folder_is_refused(done, changes, why):
     with pytest.raises(ConfigurationError, match=why):
         run(done[0], **changes)
+
+
+def test_a_run_can_start_from_the_weights_of_another(done, tmp_path):
+    start = done[1][3].weights
+    begun = run(tmp_path / "run", 0, start=start)[0]
+    settings = Record(tmp_path / "run").settings["start"]
+    assert settings == {"folder": str(start), "files": digests(start, start)}
+    assert begun.stages["begin"]["files"] == {f"weights/{name}": digest for name, digest in settings["files"].items()}
+    assert accuracy(begun) == accuracy(done[1][3])
+    (start / "more.txt").write_text("not weights")
+    first = run(tmp_path / "run", 1)[1]  # goes on without being told again
+    (start / "more.txt").unlink()
+    assert first.finished
+    assert not (begun.weights / "more.txt").exists()
+    with pytest.raises(ConfigurationError, match="has start"):
+        run(tmp_path / "run", 1, start=done[1][0].weights)
+    with pytest.raises(ConfigurationError, match="has start None"):
+        run(done[0], 3, start=start)
+
+
+def test_a_start_without_weights_or_with_others_than_at_first_is_refused(done, tmp_path):
+    with pytest.raises(ConfigurationError, match="no weights of a prm"):
+        run(tmp_path / "run", 0, start=done[1][1].folder / "policy")
+    assert not (tmp_path / "run/run.json").exists()
+    start = shutil.copytree(done[1][0].weights, tmp_path / "start")
+    Record(tmp_path / "run").open("Learner", "any", 0, PLAN, start)
+    (start / "policy.json").write_text((done[1][3].weights / "policy.json").read_text())
+    with pytest.raises(ConfigurationError, match="changed since the run began"):
+        run(tmp_path / "run", 0)
 
 
 def test_weights_that_somebody_has_changed_are_not_built_upon(tmp_path):

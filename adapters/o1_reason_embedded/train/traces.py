@@ -4,7 +4,7 @@ No solver is needed, every target is covered, and any number of numbers. Duplica
 then drawn with weight (traces of its puzzle)^-1/2, half of the mass on target 24, the rest flat over the others.
 
 Splits go by the multiset of four numbers and hold for all targets, and also for the four-number states that
-five-number puzzles pass through: `TEST` (ranks 901-1000) and `VALIDATION` (801-900) never occur in any trace.
+five-number puzzles pass through: no test puzzle (ranks 901-1000) and none of `validation_puzzles` occurs in any trace.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from o1_reason.errors import ConfigurationError
 
 from .. import vocab as v
+from ..solver import solvable
 
 Tokens = NDArray[np.int16]
 MAX_TARGET = 100
@@ -36,17 +37,31 @@ def _key(left: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @cache
+def _kept_apart() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Multisets of numbers to 25, none of ranks 801-1000: 5 % for validation, and 5 % reserved, see `held_out`."""
+    everything = _multisets(4, MAX_START)
+    drawn = np.random.default_rng(24).random(len(everything))
+    drawn[np.isin(_key(everything), _key(np.array(ranked_puzzles()[800:1000], dtype=np.int64)))] = 1
+    return everything[drawn < 0.05], everything[(drawn >= 0.05) & (drawn < 0.1)]
+
+
+@cache
 def held_out() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sorted keys of (test and validation, reserved for reward-model data).
 
-    The reserved multisets, 10 % of all with numbers to 25, are kept from the policy, so that the reward
-    model also sees how the policy fares on puzzles it has not memorised.
+    The reserved multisets are kept from the policy, so that the reward model also sees how the policy fares on puzzles
+    it has not memorised.
     """
-    ranked = np.array(ranked_puzzles(), dtype=np.int64)
-    never = np.sort(_key(ranked[800:1000]))
-    everything = _key(_multisets(4, MAX_START))
-    reserved = np.random.default_rng(24).random(len(everything)) < 0.1
-    return never, np.setdiff1d(everything[reserved], never)
+    validation, reserved = _kept_apart()
+    ranked = np.array(ranked_puzzles()[800:1000], dtype=np.int64)
+    return np.sort(_key(np.concatenate([ranked, validation]))), np.sort(_key(reserved))
+
+
+@cache
+def validation_puzzles() -> tuple[tuple[int, ...], ...]:
+    """Puzzles with target 24 that decide and are never trained on: ranks 801-900, then those with numbers to 25."""
+    drawn = map(tuple, _kept_apart()[0].tolist())
+    return (*ranked_puzzles()[800:900], *(numbers for numbers in drawn if solvable(numbers, 24)))
 
 
 def _multisets(n: int, most: int) -> NDArray[np.int64]:
