@@ -4,6 +4,7 @@
     python benchmarks/game24.py --split validation  ranks 801-900: for choosing settings
     python benchmarks/game24.py --split five        100 random puzzles of five numbers, any target; also: three, four
     python benchmarks/game24.py --strategies beam mcts --set branch=6 --seeds 1
+    python benchmarks/game24.py --weights run/rounds/003/weights      those of a learning run
 
 Two verifiers, reported apart: the process reward model alone, and with the exact rule check as outcome verifier. An
 answer counts as right if it is an expression that uses each number once and makes 24, in exact arithmetic. The
@@ -16,10 +17,13 @@ import json
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from o1_reason_embedded import EmbeddedPolicy, EmbeddedVerifier, RuleVerifier
+from o1_reason_embedded.policy import WEIGHTS
 from o1_reason_embedded.puzzle import parse, solves
 from o1_reason_embedded.train.traces import play, ranked_puzzles
 from o1_reason_embedded.vocab import NUMBER_0
@@ -27,7 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from o1_reason import Gate, Verifier, search
+from o1_reason import Gate, Policy, Verifier, search
 from o1_reason.strategies import STRATEGIES
 
 RANKED = {"test": slice(900, 1000), "validation": slice(800, 900)}
@@ -45,10 +49,9 @@ def puzzles(split: str) -> list[str]:
 
 
 async def run(
-    strategy: Any, verifier: Verifier | None, questions: list[str], seeds: int, tick: Any
+    strategy: Any, policy: Policy, verifier: Verifier | None, questions: list[str], seeds: int, tick: Any
 ) -> dict[str, float]:
     """Means over puzzles and seeds of what the table shows."""
-    policy = EmbeddedPolicy()
     right = [0.0] * len(questions)
     tokens = calls = 0
     started = time.monotonic()
@@ -76,10 +79,13 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--verifiers", nargs="+", choices=("prm", "rules"), default=["prm", "rules"])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the strategies")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the models' weights")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options = parser.parse_args()
     changes = {name: _value(text) for name, _, text in (item.partition("=") for item in options.set)}
-    verifiers: dict[str, Verifier] = {"prm": EmbeddedVerifier(), "rules": Gate(EmbeddedVerifier(), RuleVerifier())}
+    policy = EmbeddedPolicy(weights=options.weights / "policy.safetensors")
+    prm = EmbeddedVerifier(options.weights / "prm.safetensors")
+    verifiers: dict[str, Verifier] = {"prm": prm, "rules": Gate(prm, RuleVerifier())}
     questions = puzzles(options.split)
     jobs = [(name, kind) for kind in options.verifiers for name in options.strategies]
     rows: list[tuple[str, ...]] = []
@@ -87,7 +93,8 @@ def main() -> None:
         task = progress.add_task("puzzles", total=len(jobs) * options.seeds * len(questions))
         for name, kind in jobs:
             strategy = replace(STRATEGIES[name](), **changes)
-            done = asyncio.run(run(strategy, verifiers[kind], questions, options.seeds, lambda: progress.advance(task)))
+            tick = partial(progress.advance, task)
+            done = asyncio.run(run(strategy, policy, verifiers[kind], questions, options.seeds, tick))
             cells = (
                 f"{100 * done['accuracy']:.1f} ± {100 * done['error']:.1f}", f"{done['tokens']:.0f}",
                 f"{done['calls']:.1f}", f"{done['seconds']:.2f}",

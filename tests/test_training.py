@@ -176,8 +176,8 @@ def test_no_validation_or_test_puzzle_is_among_the_training_problems() -> None:
     shown = {tuple(map(int, question.split())) for question in valid}
     assert set(traces.ranked_puzzles()[800:900]) < shown
     assert not shown & set(TEST)
-    drawn = [q for seed in range(3) for q in LEARNER.problems("train", 400, seed)]
-    assert len(set(drawn)) > 900
+    drawn = [q for seed in range(2) for q in LEARNER.problems("train", 400, seed)]
+    assert len(set(drawn)) > 550
     assert not set(drawn) & held_out
     assert {parse(question).target for question in drawn} == {24}
     assert LEARNER.problems("train", 50, 1) == LEARNER.problems("train", 50, 1)

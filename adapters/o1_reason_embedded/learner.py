@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from o1_reason.errors import ConfigurationError
+from o1_reason.learn.plan import Plan
 from o1_reason.protocols import Policy, Verifier
 
 from .policy import EmbeddedPolicy
@@ -33,6 +34,26 @@ class EmbeddedLearner:
             raise ConfigurationError(f"scale must be one of {', '.join(Scale)}; got {scale!r}")
         build(out, Scale(scale), seed=seed, device="cpu", shape=Shape(), tokens=0, report=report)
         decoder.cache_clear()
+
+    def plan(self, scale: str) -> Plan:
+        """What a round does: seconds of work at "smoke", minutes at "tiny" and "small", half an hour at "ship"."""
+        match scale:
+            case "smoke":
+                return Plan(
+                    problems=20, tokens=200, solutions=2, rollouts=2, gate_problems=10, gate_tries=1, gate_tokens=200,
+                    measure_problems=10, measure_tokens=(100, 200),
+                )  # fmt: skip
+            case "tiny":
+                return Plan(
+                    problems=200, tokens=400, rollouts=3, method="grpo", policy={"steps": 50}, gate_problems=50,
+                    gate_tries=2, measure_problems=50, measure_tokens=(100, 200, 400),
+                )  # fmt: skip
+            case "ship":
+                return Plan(
+                    problems=2000, label="outcomes", prm={"epochs": 1.5, "muon": 0.003, "adam": 0.0003}, method="grpo",
+                    policy={"steps": 400}, gate_problems=110, gate_tries=8,
+                )  # fmt: skip
+        return Plan(method="grpo")
 
     def policy(self, weights: Path) -> Policy:
         return EmbeddedPolicy(weights=_existing(weights / "policy.safetensors"))
@@ -73,7 +94,8 @@ class EmbeddedLearner:
     ) -> dict[str, Any]:
         """`method` "sft" (data: prompt and completion), "grpo" (data: any rows with prompts) or "dpo" (preferences).
 
-        `settings` are the fields of `train.improve.SFT`, `GRPO` or `DPO`; of GRPO's weights `process` and `outcome`.
+        `settings` are the fields of `train.improve.SFT`, `GRPO` or `DPO`; of GRPO's weights `process` and `outcome`, of
+        which the first is 0 unless given: so small a policy soon finds what the reward model is wrong about.
         """
         _need_torch()
         import torch
@@ -89,7 +111,7 @@ class EmbeddedLearner:
             case "dpo":
                 record = improve.dpo(model, data, _settings(improve.DPO, settings), seed=seed, report=report)
             case "grpo":
-                weights = improve.Weights(settings.pop("process", 1.0), settings.pop("outcome", 1.0))
+                weights = improve.Weights(settings.pop("process", 0.0), settings.pop("outcome", 1.0))
                 options = _settings(improve.GRPO, {**settings, "weights": weights})
                 path = start / "prm.safetensors"
                 prm = load(path, "cpu", outputs=1) if path.exists() and weights.process else None

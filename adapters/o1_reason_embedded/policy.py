@@ -125,7 +125,7 @@ class EmbeddedPolicy:
         while at < len(ids):
             length = v.step_length(left - 1)
             tokens = ids[at : at + length]
-            if tokens[-1] != v.CLOSE or v.CLOSE in tokens[:-1] or v.EOS in tokens or v.NEWLINE in tokens:
+            if tokens[-1] != v.CLOSE or np.isin(tokens[:-1], (v.CLOSE, v.EOS, v.NEWLINE, v.PAD)).any():
                 return ()
             left -= 1
             text = v.decode(tokens).rstrip("\n")

@@ -19,8 +19,9 @@ class Learner(Protocol):
     Weights are a folder with ``policy.safetensors`` and ``prm.safetensors``, or one of them. `settings` of the trainers
     are those of the adapter; what is left out has its default.
 
-    Beyond these, ``solver() -> Verifier`` is honoured: an exact judge of unfinished states, too, 1 where the right
-    answer can still be reached, else 0. Without it the reward model is judged on finished solutions alone.
+    Beyond these, ``plan(scale) -> Plan`` is honoured: what a round does unless it is told otherwise. And ``solver() ->
+    Verifier``: an exact judge of unfinished states, too, 1 where the right answer can still be reached, else 0. Without
+    it the reward model is judged on finished solutions alone.
     """
 
     def begin(self, out: Path, *, seed: int, scale: str, report: Report) -> None:

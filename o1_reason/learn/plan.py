@@ -1,6 +1,6 @@
 """What a round of the learning loop does."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
@@ -79,19 +79,7 @@ class Plan:
         return cls(**given)
 
 
-def planned(scale: str) -> Plan:
-    """The plan that goes with a scale: "smoke" takes seconds, "tiny" a minute a round, "ship" hours, others minutes."""
-    match scale:
-        case "smoke":
-            return Plan(
-                problems=20, tokens=200, solutions=2, rollouts=2, gate_problems=10, gate_tries=1, gate_tokens=200,
-                measure_problems=10, measure_tokens=(100, 200),
-            )  # fmt: skip
-        case "tiny":
-            return Plan(
-                problems=200, tokens=400, rollouts=3, gate_problems=50, gate_tries=2, measure_problems=50,
-                measure_tokens=(100, 200, 400),
-            )  # fmt: skip
-        case "ship":
-            return Plan(problems=10_000, rollouts=6, gate_tries=16)
-    return Plan()
+def planned(learner: Any, scale: str) -> Plan:
+    """The plan that goes with a scale: what ``learner.plan(scale)`` says; `Plan()` for a learner without one."""
+    own: Callable[[str], Plan] | None = getattr(learner, "plan", None)
+    return Plan() if own is None else own(scale)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from .folders import digests, read_json, write_json
-from .plan import Plan, planned
+from .plan import Plan
 from .store import _lock
 
 BEGINNING = ("begin", "measure")
@@ -117,7 +117,7 @@ class Record:
                         "another folder with --out"
                     )
             plan = plan or Plan.from_data(known["plan"])
-        plan = plan or planned(scale)
+        plan = plan or Plan()
         write_json(self.path / "run.json", {**wanted, "plan": plan.to_data()})
         return plan
 

@@ -61,7 +61,8 @@ def improve(
     scale: Annotated[str, typer.Option(help="smoke, tiny, small or ship: how much is trained.")] = "small",
     seed: Seed = 0,
     start: Annotated[
-        Path | None, typer.Option(help="Folder of weights to begin with; else random ones.", file_okay=False, exists=True)
+        Path | None,
+        typer.Option(help="Folder of weights to begin with; else random ones.", file_okay=False, exists=True),
     ] = None,
     problems: Annotated[int | None, typer.Option(help="Training problems of a round.")] = None,
     tries: Annotated[int | None, typer.Option(help="Searches of each.")] = None,
@@ -103,20 +104,26 @@ def improve(
     with explained(errors):
         for name, options in (("prm", set_prm), ("policy", set_policy)):
             wanted[name] = settings_of(options) if options else None
-        plan = _plan(record, scale, {name: value for name, value in wanted.items() if value is not None})
+        plan = _plan(record, model, scale, {name: value for name, value in wanted.items() if value is not None})
         with improving(errors) as progress:
-            improve(out, rounds, learner=model, scale=scale, seed=seed, start=start, plan=plan, ray=ray, progress=progress)
+            improve(
+                out, rounds, learner=model, scale=scale, seed=seed, start=start, plan=plan, ray=ray, progress=progress
+            )
         _write_report(record, page)
     _show(record, as_json)
     if not as_json:
         typer.echo(f"\nreport: {page}\nweights: {record.rounds()[-1].weights}")
 
 
-def _plan(record: "Record", scale: str, wanted: dict[str, Any]) -> "Plan":
-    """What the run has, at its beginning what the scale has, with what is wanted in its place."""
+def _plan(record: "Record", model: str, scale: str, wanted: dict[str, Any]) -> "Plan":
+    """What the run has, at its beginning what goes with the scale, with what is wanted in its place."""
+    from .learner import resolve_learner
     from .plan import Plan, planned
 
-    plan = Plan.from_data(record.settings["plan"]) if record.exists else planned(scale)
+    if record.exists:
+        plan = Plan.from_data(record.settings["plan"])
+    else:
+        plan = planned(resolve_learner(model), scale)
     if "strategy" in wanted and "option" not in wanted and wanted["strategy"] != plan.strategy:
         wanted["option"] = ()  # those of another strategy mean nothing to it
     return replace(plan, **wanted)

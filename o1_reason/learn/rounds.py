@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from .folders import digests, write_json
 from .learner import Learner, resolve_learner
-from .plan import Plan
+from .plan import Plan, planned
 from .record import BEGINNING, GATES, STAGES, Record, Round
 from .stages import WORK
 from .work import Work
@@ -62,7 +62,7 @@ def improve(
     learner   by name, or an object
     scale     how much the beginning is trained, a word of the learner's; the plan's, too
     start     a folder of weights, which the run begins with; None: random weights, trained as much as `scale` says
-    plan      of the rounds to come, not of one under way; None: the run's own, at its beginning that of the scale
+    plan      of the rounds to come, not of one under way; None: the run's own, at its beginning `planned`
 
     Raises ConfigurationError for what cannot work, above all for a folder with another run.
     """
@@ -72,6 +72,8 @@ def improve(
     who = resolve_learner(learner) if isinstance(learner, str) else learner
     with record.locked():
         name = learner if isinstance(learner, str) else type(learner).__name__
+        if plan is None and not record.exists:
+            plan = planned(who, scale)
         plan = record.open(name, scale, seed, plan, None if start is None else Path(start).absolute())
         check_weights(record)
         for number in range(rounds + 1):

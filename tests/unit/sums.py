@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from o1_reason.learn.plan import Plan
 from o1_reason.mdp import Proposals, Score, Step, Usage
 
 DIGITS, LENGTH = range(4), 4
@@ -121,6 +122,9 @@ class Learner:
         chances = {at: [1 + dice.random() for _ in DIGITS] for at in places}
         (out / "policy.json").write_text(json.dumps(chances))
         (out / "prm.json").write_text(json.dumps({at: dice.random() for at in places}))
+
+    def plan(self, scale):
+        return Plan(problems=20, measure_problems=10, measure_tokens=(20, 40)) if scale == "smoke" else Plan()
 
     def policy(self, weights):
         return Policy(weights / "policy.json")

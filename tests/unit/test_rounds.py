@@ -184,6 +184,14 @@ def test_a_run_can_start_from_the_weights_of_another(done, tmp_path):
         run(done[0], 3, start=start)
 
 
+def test_a_run_has_its_learners_plan_unless_it_is_told_another(tmp_path):
+    run(tmp_path / "run", 0, scale="smoke", plan=None)
+    assert Record(tmp_path / "run").settings["plan"] == Learner().plan("smoke").to_data()
+    run(tmp_path / "run", 0, scale="smoke", plan=PLAN)
+    run(tmp_path / "run", 0, scale="smoke", plan=None)
+    assert Record(tmp_path / "run").settings["plan"] == PLAN.to_data()
+
+
 def test_a_start_without_weights_or_with_others_than_at_first_is_refused(done, tmp_path):
     with pytest.raises(ConfigurationError, match="no weights of a prm"):
         run(tmp_path / "run", 0, start=done[1][1].folder / "policy")

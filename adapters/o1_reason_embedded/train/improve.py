@@ -46,11 +46,11 @@ class GRPO:
     """`steps` optimizer steps; a batch is `group` samples at temperature 1 of each of `prompts` questions, used for
     `updates` steps; `kl`, the coefficient of the divergence from the policy it began with; `clip`, of the ratio."""
 
-    steps: int = 50
+    steps: int = 200
     prompts: int = 32
     group: int = 8
     updates: int = 1
-    kl: float = 0.02
+    kl: float = 0.05
     clip: float = 0.2
     weights: Weights = field(default_factory=Weights)
     muon: float = 1e-3
