@@ -16,8 +16,9 @@ Report = Callable[[str], None]  # a line on how far a long piece of work is
 class Learner(Protocol):
     """A policy and a process reward model that can be trained.
 
-    Weights are a folder with ``policy.safetensors`` and ``prm.safetensors``, or one of them. `settings` of the trainers
-    are those of the adapter; what is left out has its default.
+    Weights are a folder with a policy and a reward model in it, or one of them: each is what begins with ``policy`` or
+    with ``prm``, a file (``policy.safetensors``) or a folder (``policy/``). `settings` of the trainers are those of the
+    adapter; what is left out has its default.
 
     Beyond these, ``plan(scale) -> Plan`` is honoured: what a round does unless it is told otherwise. And ``solver() ->
     Verifier``: an exact judge of unfinished states, too, 1 where the right answer can still be reached, else 0. Without
@@ -25,7 +26,7 @@ class Learner(Protocol):
     """
 
     def begin(self, out: Path, *, seed: int, scale: str, report: Report) -> None:
-        """From random weights to a first policy and reward model: out/policy.safetensors, out/prm.safetensors."""
+        """A first policy and reward model in the folder `out`."""
         ...
 
     def policy(self, weights: Path) -> Policy: ...  # weights: the round's folder

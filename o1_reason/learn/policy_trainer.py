@@ -1,7 +1,9 @@
 """Training a policy with TRL: supervised on searched solutions, step-level DPO, GRPO with step-level advantages.
 
 Rows go to TRL as they are in the files (`rows`); a prompt may also be a list of messages, which TRL puts through the
-model's chat template. Two things TRL does not do are done here:
+model's chat template. Instead of a file a function takes rows, which SFT and DPO take as tokens: {"input_ids", "labels"},
+-100 where nothing is to be learned, and {"prompt_ids", "chosen_ids", "rejected_ids"}. Two things TRL does not do are done
+here:
 
 * DPO on steps: TRL closes chosen and rejected with the end-of-text token, which would teach the model to stop after a
   good step. Here they are tokenized without one.
@@ -9,7 +11,7 @@ model's chat template. Two things TRL does not do are done here:
   from subclasses, and that is what `train_grpo` gives it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +92,7 @@ class GRPOSettings:
 
 def train_sft(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Sequence[Row],
     out: str | Path,
     settings: SFTSettings = SFTSettings(),
     *,
@@ -103,7 +105,7 @@ def train_sft(
     checkpoint in out/checkpoints; the reference of DPO and GRPO is `model` either way.
     """
     trl = _trl()
-    rows = _rows(data, "prompt", "completion")
+    rows = _rows(data, "prompt", "completion") if isinstance(data, str | Path) else data
     arguments = trl.SFTConfig(**arguments_of(settings, Path(out), seed), max_length=settings.max_length)
     trainer = trl.SFTTrainer(
         str(model), arguments, train_dataset=_dataset(rows),
@@ -114,7 +116,7 @@ def train_sft(
 
 def train_dpo(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Sequence[Row],
     out: str | Path,
     settings: DPOSettings = DPOSettings(),
     *,
@@ -126,13 +128,15 @@ def train_dpo(
     Otherwise as `train_sft`.
     """
     trl = _trl()
-    rows = _rows(data, "prompt", "chosen", "rejected")
+    rows = _rows(data, "prompt", "chosen", "rejected") if isinstance(data, str | Path) else data
     arguments = trl.DPOConfig(
         **arguments_of(settings, Path(out), seed), beta=settings.beta, max_length=settings.max_length
     )
 
     class StepDPOTrainer(trl.DPOTrainer):
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+            if "prompt_ids" in dataset.column_names:
+                return _fitting(dataset, settings.max_length, report)
             if not isinstance(dataset[0]["prompt"], str):
                 return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
             rows = dataset.map(lambda row: _step_tokens(row, processing_class), remove_columns=dataset.column_names)
@@ -155,13 +159,15 @@ def _step_tokens(row: Row, tokenizer: Any) -> dict[str, list[int]]:
 
 def train_grpo(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Sequence[Row],
     out: str | Path,
     settings: GRPOSettings = GRPOSettings(),
     *,
     verifier: Verifier | None = None,
     checker: Checker | None = None,
     answer: Callable[[str], str | None] = extract_answer,
+    tokenizer: Any = None,
+    template: Mapping[str, Any] | None = None,
     seed: int = 0,
     report: Report = lambda line: None,
 ) -> dict[str, Any]:
@@ -170,13 +176,14 @@ def train_grpo(
     verifier   the process reward model: one score per step
     checker    which answers are right
     answer     the answer in the text of the last step, of a solution that came to its end
+    tokenizer  None: the model's; `template` are variables of its chat template
 
     Otherwise as `train_sft`. Raises ConfigurationError where what `settings.weights` asks for is not given.
     """
     if (settings.weights.process and verifier is None) or (settings.weights.outcome and checker is None):
         raise ConfigurationError("give a verifier for the process reward and a checker for the outcome, or weigh it 0")
     trl = _trl()
-    rows = _questions(data, settings.separator)
+    rows = _questions(data, settings.separator) if isinstance(data, str | Path) else data
     weights = settings.weights
     judge = Judge(
         verifier if weights.process else None, checker if weights.outcome else None, weights, settings.separator, answer
@@ -185,6 +192,7 @@ def train_grpo(
         **arguments_of(settings, Path(out), seed), num_generations=settings.group, beta=settings.kl,
         epsilon=settings.clip, num_iterations=settings.updates, temperature=settings.temperature,
         max_completion_length=settings.max_new_tokens, loss_type="grpo", use_bias_correction_kl=False,
+        chat_template_kwargs=dict(template or {}),
     )  # fmt: skip
 
     class StepGRPOTrainer(trl.GRPOTrainer):
@@ -195,7 +203,7 @@ def train_grpo(
 
     trainer = StepGRPOTrainer(
         str(model), judge.totals, args=arguments, train_dataset=_dataset(rows),
-        callbacks=[progress(report, "grpo")],
+        processing_class=tokenizer, callbacks=[progress(report, "grpo")],
     )  # fmt: skip
     judge.ends = frozenset(trainer.eos_token_ids)
     return _finished(trainer, settings, rows, out, seed)

@@ -91,6 +91,8 @@ def _parts(
     plan = {name: value for name, value in settings["plan"].items() if value not in ({}, [])}
     shown = ", ".join(f"{name} {value}" for name, value in plan.items())
     yield f'<p class="note">Plan: {escape(shown)}.</p>'
+    if start := settings.get("start"):
+        yield f'<p class="note">It began with the weights in {escape(start["folder"])}.</p>'
 
 
 def points(each: Round) -> list[Point]:

@@ -3,7 +3,7 @@
 stepwise           {"id", "prompt", "completions": [step], "labels": [in [0, 1] or null], "rollouts": [int or null],
                     "source"}
 prompt-completion  {"id", "prompt", "completion", "source", "steps": [step]}
-preference         {"id", "prompt", "chosen", "rejected", "margin"}
+preference         {"id", "prompt", "chosen", "rejected", "margin", "steps": [step before them]}
 
 A label is null where nothing is known; `rollouts` says how many samples stand behind it: 1 where the step's own answer
 was checked, null where nobody counted. The prompt of the last two ends with the separator, for trainers put prompt and
@@ -82,6 +82,7 @@ def preference(problem: Problem, path: Path, chosen: str, rejected: str, margin:
         "chosen": chosen,
         "rejected": rejected,
         "margin": margin,
+        "steps": list(path),
     }
 
 

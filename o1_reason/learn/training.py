@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from ..resolve import adapters, resolve_policy, resolve_verifier
@@ -13,6 +13,9 @@ from .learner import Learner, Report, resolve_learner
 from .plan import METHODS, OBJECTIVES
 from .problems import GoldChecker
 from .traces import TraceStore
+
+if TYPE_CHECKING:
+    from .prm_trainer import PRMSettings
 
 Settings = Mapping[str, Any]
 
@@ -57,15 +60,10 @@ def train_prm(
         return who.train_prm(
             data, start_of(model, start), out, objective=objective, seed=seed, report=report, **settings
         )
-    from .objectives import Objective
     from .prm_data import tree_rows
-    from .prm_trainer import PRMSettings
     from .prm_trainer import train_prm as train
 
-    inner = {name: settings[name] for name in ("loss", "threshold", "gamma") if name in settings}
-    outer = {name: value for name, value in settings.items() if name not in inner}
-    goal = Objective(objective, **inner)  # type: ignore[arg-type]
-    options = _settings(PRMSettings, {**outer, "objective": goal})
+    options = prm_settings(objective, settings)
     rows = asyncio.run(tree_rows(TraceStore(data), GoldChecker())) if objective == "td" else data
     return train(str(start or model), rows, out, options, seed=seed, report=report)
 
@@ -82,18 +80,42 @@ def train_policy(
         who = _learner(model, out)
         return who.train_policy(data, start_of(model, start), out, method=method, seed=seed, report=report, **settings)
     from . import policy_trainer as trl
+
+    name, judge = str(start or model), resolve_verifier(verifier)
+    options = policy_settings(method, settings, judged=judge is not None)
+    if method == "sft":
+        return trl.train_sft(name, data, out, options, seed=seed, report=report)
+    if method == "dpo":
+        return trl.train_dpo(name, data, out, options, seed=seed, report=report)
+    return trl.train_grpo(name, data, out, options, verifier=judge, checker=GoldChecker(), seed=seed, report=report)
+
+
+def prm_settings(objective: str, settings: Settings) -> "PRMSettings":
+    """The settings of `prm_trainer`, and of the objective `loss`, `threshold` and `gamma`."""
+    from .objectives import Objective
+    from .prm_trainer import PRMSettings
+
+    _known(objective, OBJECTIVES, "objective")
+    inner = {name: settings[name] for name in ("loss", "threshold", "gamma") if name in settings}
+    outer = {name: value for name, value in settings.items() if name not in inner}
+    goal = Objective(objective, **inner)  # type: ignore[arg-type]
+    return _settings(PRMSettings, {**outer, "objective": goal})
+
+
+def policy_settings(method: str, settings: Settings, *, judged: bool) -> Any:
+    """The settings of `policy_trainer` for a method; of GRPO's weights `process` and `outcome`.
+
+    judged   there is a reward model, which counts unless `process` says otherwise
+    """
+    from . import policy_trainer as trl
     from .advantages import Weights
 
-    name = str(start or model)
-    if method == "sft":
-        return trl.train_sft(name, data, out, _settings(trl.SFTSettings, settings), seed=seed, report=report)
-    if method == "dpo":
-        return trl.train_dpo(name, data, out, _settings(trl.DPOSettings, settings), seed=seed, report=report)
-    judge = resolve_verifier(verifier)
+    _known(method, METHODS, "method")
+    if method != "grpo":
+        return _settings(trl.SFTSettings if method == "sft" else trl.DPOSettings, settings)
     given = dict(settings)
-    weights = Weights(given.pop("process", 1.0 if judge else 0.0), given.pop("outcome", 1.0))
-    options = _settings(trl.GRPOSettings, {**given, "weights": weights})
-    return trl.train_grpo(name, data, out, options, verifier=judge, checker=GoldChecker(), seed=seed, report=report)
+    weights = Weights(given.pop("process", 1.0 if judged else 0.0), given.pop("outcome", 1.0))
+    return _settings(trl.GRPOSettings, {**given, "weights": weights})
 
 
 def _learner(model: str, out: Path) -> Learner:

@@ -202,6 +202,17 @@ def test_the_scale_decides_what_is_not_said(run, tmp_path):
     assert (plan["strategy"], plan["option"], plan["method"]) == ("mcts", [], "dpo")
 
 
+def test_a_run_starts_from_the_weights_of_another(run, tmp_path):
+    improve(run, tmp_path / "one", "--rounds", 0, "--scale", "smoke", "--seed", 4)
+    weights = tmp_path / "one/rounds/000/weights"
+    more = improve(run, tmp_path / "two", "--rounds", 0, "--scale", "smoke", "--start", weights)
+    assert more.code == 0
+    for name in ("policy.json", "prm.json"):
+        assert (tmp_path / "two/rounds/000/weights" / name).read_bytes() == (weights / name).read_bytes()
+    wrong = improve(run, tmp_path / "three", "--rounds", 0, "--start", tmp_path / "two")
+    assert (wrong.code, "no weights of a prm" in " ".join(wrong.err.split())) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

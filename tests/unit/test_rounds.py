@@ -17,6 +17,7 @@ from o1_reason.learn.dataset import arrange
 from o1_reason.learn.folders import digests
 from o1_reason.learn.plan import Plan
 from o1_reason.learn.record import STAGES, Record
+from o1_reason.learn.report import render
 from o1_reason.learn.rounds import improve, rollback, time_left
 from o1_reason.learn.store import RecordStore
 
@@ -177,6 +178,7 @@ def test_a_run_can_start_from_the_weights_of_another(done, tmp_path):
     first = run(tmp_path / "run", 1)[1]  # goes on without being told again
     (start / "more.txt").unlink()
     assert first.finished
+    assert f"It began with the weights in {start}." in render(Record(tmp_path / "run"))
     assert not (begun.weights / "more.txt").exists()
     with pytest.raises(ConfigurationError, match="has start"):
         run(tmp_path / "run", 1, start=done[1][0].weights)
