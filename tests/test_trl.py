@@ -15,6 +15,7 @@ pytest.importorskip("trl", reason="training needs TRL: pip install 'o1-reason[tr
 from o1_reason_embedded import EmbeddedPolicy, RuleVerifier  # noqa: E402
 from o1_reason_openai.prm_formats import QWEN, TRL  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from tiny_llama import llama, tokenizer  # noqa: E402
 
 from o1_reason import Budget, search  # noqa: E402
 from o1_reason.errors import ConfigurationError  # noqa: E402
@@ -44,34 +45,6 @@ def one_thread() -> Iterator[None]:
 
 
 CHECKER = VerifierChecker(RuleVerifier())
-ALPHABET = [*"0123456789 +-*/=():left>\n", "<extra_0>", "<s>", "</s>", "<pad>"]
-
-
-def tokenizer() -> Any:
-    """A token a character."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = dict.fromkeys(ALPHABET)
-    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=" "))
-    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    raw.decoder = decoders.Fuse()
-    made = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    made.add_special_tokens({"additional_special_tokens": ["<extra_0>"]})
-    return made
-
-
-def llama(kind: str, **more: Any) -> Any:
-    import transformers
-
-    torch.manual_seed(0)
-    words = tokenizer()
-    config = transformers.LlamaConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=256, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id, **more,
-    )  # fmt: skip
-    return getattr(transformers, f"LlamaFor{kind}")(config)
 
 
 @pytest.fixture(scope="module")

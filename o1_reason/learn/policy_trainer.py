@@ -1,9 +1,8 @@
 """Training a policy with TRL: supervised on searched solutions, step-level DPO, GRPO with step-level advantages.
 
 Rows go to TRL as they are in the files (`rows`); a prompt may also be a list of messages, which TRL puts through the
-model's chat template. Instead of a file a function takes rows, which SFT and DPO take as tokens: {"input_ids", "labels"},
--100 where nothing is to be learned, and {"prompt_ids", "chosen_ids", "rejected_ids"}. Two things TRL does not do are done
-here:
+model's chat template. Rows can be given in place of a file, to SFT and DPO as tokens: {"input_ids", "labels"}, -100
+where nothing is to be learned, and {"prompt_ids", "chosen_ids", "rejected_ids"}. What TRL does not do is done here:
 
 * DPO on steps: TRL closes chosen and rejected with the end-of-text token, which would teach the model to stop after a
   good step. Here they are tokenized without one.

@@ -43,7 +43,10 @@ def start_of(model: str, given: Path | None) -> Path:
     """The folder of weights to start from: the one that is given, or where the adapter's own policy has its weights."""
     if given is not None:
         return given
-    weights = getattr(resolve_policy(model), "weights", None)
+    try:
+        weights = getattr(resolve_policy(model), "weights", None)
+    except ConfigurationError:  # the name is a learner's, with settings that no policy has
+        weights = None
     if not isinstance(weights, Path):
         raise ConfigurationError(f"nobody knows which weights {model!r} starts from; name their folder with --start")
     return weights.parent
