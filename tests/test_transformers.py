@@ -595,3 +595,22 @@ def test_a_whole_round_on_models_of_transformers_interrupted_and_gone_on_with(
     )  # fmt: skip
     assert (record["steps"], record["objective"]["name"]) == (2, "td")
     assert asyncio.run(begun.verifier(tmp_path / "td").score(STATES))[0].rewards
+
+
+def test_the_fingerprint_of_a_large_file_sees_its_ends_its_middle_and_its_size(tmp_path: Path) -> None:
+    from o1_reason_transformers.loading import digest
+
+    file = tmp_path / "model.safetensors"
+    data = bytearray(20 << 20)
+    found = []
+    for change in ({}, {0: 1}, {len(data) - 1: 1}, {(len(data) - (1 << 16)) * 100 // 255: 1}):
+        changed = data.copy()
+        for at, value in change.items():
+            changed[at] = value
+        file.write_bytes(changed)
+        found.append(digest(tmp_path))
+    file.write_bytes(data + b"\0")
+    found.append(digest(tmp_path))
+    assert len(set(found)) == 5
+    file.write_bytes(data)
+    assert digest(tmp_path) == found[0]
