@@ -19,7 +19,8 @@ class Plan:
     """What a round does; the seed apart, it decides everything.
 
     problems          training problems of a round, drawn anew; `tries` searches of each
-    strategy, option  of all searches: a name, and settings NAME=VALUE. It should spend whatever budget it is given
+    strategy, option  of all searches: a name, and settings NAME=VALUE. Within small budgets one that spends whatever it
+                      is given, as best-of-n; one that needs much for anything, as beam search, within large ones
     tokens            most of a search for data
     label             how steps are labelled: "mips", "math_shepherd" or "omega_prm", from `solutions` of each problem
                       (searches, in OmegaPRM) with `rollouts` from each step; or from the traces, "outcomes" or "values"
