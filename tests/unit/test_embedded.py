@@ -54,7 +54,7 @@ async def test_single_steps_are_all_different(policy, seed):
 
 
 async def test_what_is_proposed_can_be_gone_on_from_however_wild_the_sampling(policy):
-    for seed in range(20):
+    for seed in range(3):
         for candidate in (await policy.propose(START, 256, 2, temperature=2.5, seed=seed)).candidates:
             for step in candidate:
                 vocab.encode(step.text + "\n")  # a padding token would be outside the vocabulary
