@@ -87,10 +87,16 @@ def improving(console: Console) -> Iterator[Any]:
             total = len(BEGINNING) + far.rounds * len(STAGES)
             bar.update(
                 task, description=escape(_place(*at)), total=total, far=line[:60],
-                completed=before + order.index(far.stage) + (far.share or 0), left=left_text(far.left),
+                completed=before + order.index(far.stage) + (far.share or 0),
+                left=left_text(far.left) or _stage_left(far.share, time.monotonic() - started),
             )  # fmt: skip
 
         yield show
+
+
+def _stage_left(share: float | None, elapsed: float) -> str:
+    """For as long as nobody knows what the stages to come will take."""
+    return f"{duration(elapsed * (1 - share) / share)} left of this stage" if share else ""
 
 
 def _place(number: int, stage: str) -> str:

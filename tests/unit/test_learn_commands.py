@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -262,3 +263,6 @@ def test_on_a_terminal_a_bar_tells_how_far_it_is_and_how_long_it_takes(tmp_path)
     assert "beginning: first models, 0.0 s: 2 files of weights\n" in text
     assert "round 1: gate reward model" in text
     assert "30 of 60 2 min left" in text
+    with improving(console) as progress:
+        progress(Progress(1, 2, "collect", 0.25, None, "10 of 40"))
+    assert re.search(r"10 of 40 [\d.]+ s left of this stage", shown.getvalue()), "of later ones nobody knows"
