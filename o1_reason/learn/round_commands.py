@@ -126,6 +126,8 @@ def _plan(record: "Record", model: str, scale: str, wanted: dict[str, Any]) -> "
         plan = planned(resolve_learner(model), scale)
     if "strategy" in wanted and "option" not in wanted and wanted["strategy"] != plan.strategy:
         wanted["option"] = ()  # those of another strategy mean nothing to it
+    if "method" in wanted and "policy" not in wanted and wanted["method"] != plan.method:
+        wanted["policy"] = {}  # nor do those of another method
     return replace(plan, **wanted)
 
 

@@ -201,6 +201,11 @@ def test_the_scale_decides_what_is_not_said(run, tmp_path):
     improve(run, tmp_path / "run", "--rounds", 0, "--scale", "smoke", "--strategy", "mcts")
     plan = Record(tmp_path / "run").settings["plan"]
     assert (plan["strategy"], plan["option"], plan["method"]) == ("mcts", [], "dpo")
+    for method, given, settings in (("grpo", ["steps=9"], {"steps": 9}), ("grpo", [], {"steps": 9}), ("sft", [], {})):
+        more = [word for each in given for word in ("--set-policy", each)]
+        improve(run, tmp_path / "run", "--rounds", 0, "--scale", "smoke", "--method", method, *more)
+        plan = Record(tmp_path / "run").settings["plan"]
+        assert (plan["method"], plan["policy"]) == (method, settings), "another method has other settings"
 
 
 def test_a_run_starts_from_the_weights_of_another(run, tmp_path):
