@@ -28,16 +28,19 @@ IMPROVE_EXAMPLES = """Examples:
 
     o1-reason improve --out run --rounds 3
 
-    o1-reason improve --out run --rounds 5 --method grpo
+    o1-reason improve --out run --rounds 5 --method dpo
 
     o1-reason improve --out run --scale ship --seed 1 --rounds 4 --report run.html
 
     o1-reason improve --out more --start run/rounds/004/weights
 
+    o1-reason improve --out qwen --model "transformers:Qwen/Qwen3-0.6B?problems=gsm8k.jsonl&solution_tokens=512"
+
 The first begins with random weights and makes three rounds: search problems, label steps, train a reward model, let it
 in if it beats the old one on held-out problems, train a policy, likewise. The second goes on to five, with another
-method. Killed or interrupted, the same command goes on where it was. Options that are left out are as they were, at the
-beginning as --scale says. Weights: run/rounds/003/weights. Exit code: 0 done, 1 failed, 2 wrong usage."""
+method. --start begins with the weights of another run. Killed or interrupted, the same command goes on where it was.
+Options that are left out are as they were, at the beginning as --scale says. Weights: run/rounds/003/weights. Exit
+code: 0 done, 1 failed, 2 wrong usage."""
 
 
 def improving(app: typer.Typer) -> None:
@@ -57,7 +60,9 @@ def rounding() -> typer.Typer:
 def improve(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.", file_okay=False)],
     rounds: Annotated[int, typer.Option(help="Rounds that the run is to have in all.", min=0)] = 3,
-    model: Annotated[str, typer.Option("--model", "-m", help="An adapter that learns.")] = "embedded",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="What learns: embedded, or transformers:MODEL?problems=FILE.")
+    ] = "embedded",
     scale: Annotated[str, typer.Option(help="smoke, tiny, small or ship: how much is trained.")] = "small",
     seed: Seed = 0,
     start: Annotated[
@@ -72,9 +77,11 @@ def improve(
     label: Annotated[str | None, typer.Option(help=STEP_LABELS)] = None,
     solutions: Annotated[int | None, typer.Option(help="Labelled per problem.")] = None,
     rollouts: Annotated[int | None, typer.Option(help="From each step that is labelled.")] = None,
-    objective: Annotated[str | None, typer.Option(help="As in train prm.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Of the reward model: classification, regression or td.")
+    ] = None,
     set_prm: Annotated[list[str] | None, typer.Option(help="A setting of its trainer, NAME=VALUE.")] = None,
-    method: Annotated[str | None, typer.Option(help="As in train policy.")] = None,
+    method: Annotated[str | None, typer.Option(help="Of the policy: sft, dpo or grpo.")] = None,
     set_policy: Annotated[list[str] | None, typer.Option(help="A setting of its trainer, NAME=VALUE.")] = None,
     gate_problems: Annotated[int | None, typer.Option(help="Held-out problems of each gate.")] = None,
     gate_tries: Annotated[int | None, typer.Option(help="Searches of each, by both sides.")] = None,
