@@ -6,11 +6,12 @@ fields that nobody knows are refused instead of dropped. https://modelcontextpro
 
 import asyncio
 import os
+import signal
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -210,6 +211,18 @@ def http_app(server: Server[Any], desk: Desk, settings: Any) -> ASGIApp:
 async def _stdio(server: Server[Any]) -> None:
     from mcp.server.stdio import stdio_server
 
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def interrupt(attempts: int = 3) -> None:
+        """Cancel until it is heard: what is being written to the client just then may swallow a cancellation."""
+        if not attempts:
+            os._exit(130)
+        task.cancel()
+        loop.call_later(2, interrupt, attempts - 1)
+
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+        loop.add_signal_handler(signal.SIGINT, interrupt)
     async with stdio_server() as (read, write):
         try:
             await server.run(read, write, server.create_initialization_options())

@@ -68,7 +68,7 @@ async def _await(ray: Any, reference: Any) -> Any:
     try:
         kind, outcome = await asyncio.wrap_future(reference.future())
     except asyncio.CancelledError:
-        ray.cancel(reference)
+        ray.cancel(reference, force=True)  # asked kindly, a worker may miss it and sleep on
         raise
     except ray.exceptions.RayTaskError as error:
         raise ConfigurationError(
