@@ -1,6 +1,7 @@
 """Nothing in the suite may reach the network: a connection to anything but this machine is an error."""
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,3 +32,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", guarded_connect)
     monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: with small matrices a second one mostly waits, and on a busy machine makes all slow."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -4,7 +4,6 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +23,9 @@ torch = pytest.importorskip("torch", reason="training needs PyTorch: pip install
 from o1_reason_embedded.train import corpus, improve, rollouts, traces  # noqa: E402
 from o1_reason_embedded.train.model import load, orthogonal  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEST = traces.ranked_puzzles()[900:1000]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small matrices: a second thread mostly waits, and on a busy machine makes everything slow."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(("n", "most"), [(3, 25), (4, 13), (4, 25), (5, 25)])

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,19 +41,15 @@ from o1_reason.mdp import State, Step, Usage  # noqa: E402
 from o1_reason.receipt import Receipt, current  # noqa: E402
 from o1_reason.resolve import resolve_policy, resolve_verifier  # noqa: E402
 
-pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 
 WORDS = tokenizer("Answr")
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "1 2 3"}]
 HEAD = len("1 2 3\n")  # tokens of the plain prompt
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def save(model: Any, folder: Path, words: Any = WORDS) -> Path:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,22 +43,23 @@ def whole(folder: Path) -> Iterator[Path]:
     _sync(folder.parent)
 
 
-def gather(into: Path, policy: Path, prm: Path) -> None:
-    """A folder of weights: the policy of one, the reward model of another. Files are shared, for nobody writes them."""
-    with whole(into) as folder:
-        for source, role in ((policy, "policy"), (prm, "prm")):
-            for each in source.glob(f"{role}*"):
-                if each.is_dir():
-                    shutil.copytree(each, folder / each.name, copy_function=_share)
-                else:
-                    _share(each, folder / each.name)
-
-
 def _share(source: str | Path, target: str | Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
         shutil.copy2(source, target)
+
+
+def gather(into: Path, policy: Path, prm: Path, copy: Callable[..., Any] = _share) -> None:
+    """A folder of weights: the policy of one, the reward model of another. Files are shared, for nobody writes those of
+    a run; of others `shutil.copy2` makes copies."""
+    with whole(into) as folder:
+        for source, role in ((policy, "policy"), (prm, "prm")):
+            for each in source.glob(f"{role}*"):
+                if each.is_dir():
+                    shutil.copytree(each, folder / each.name, copy_function=copy)
+                else:
+                    copy(each, folder / each.name)
 
 
 def _sync(folder: Path) -> None:

@@ -34,12 +34,10 @@ def _wait(work: Coroutine[Any, Any, T]) -> T:
 def begin(work: Work) -> Found:
     """Random weights, and a first policy and reward model; or those that the run is to start from."""
     if start := work.record.settings.get("start"):
-        with whole(work.folder / "weights") as folder:
-            for name in start["files"]:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(Path(start["folder"]) / name, folder / name)
-        if weights_of(work.folder / "weights") != start["files"]:
-            raise ConfigurationError(f"the weights in {start['folder']} changed since the run began; restore them")
+        source = Path(start["folder"])
+        if weights_of(source) != start["files"]:
+            raise ConfigurationError(f"the weights in {source} changed since the run began; restore them")
+        gather(work.folder / "weights", source, source, shutil.copy2)
         return _files(work, "weights")
     with whole(work.folder / "weights") as folder:
         work.learner.begin(folder, seed=work.seed, scale=work.scale, report=work.line)
